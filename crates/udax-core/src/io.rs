@@ -1,0 +1,247 @@
+//! Reading, writing and zeroing a file through its device, coherent with every mapping of it (SEMANTICS 8).
+
+use crate::error::{IoError, IoErrorKind};
+use crate::mapping::Mapping;
+use crate::seams::{Backing, Filesystem, Intent, Iomap, Media, MediaAccess, World};
+use crate::units::{Frame, FrameRange, PAGE_BYTES, PageIndex, PageRange};
+
+/// The part of an extent that one step of a transfer covers: never past a page's end.
+struct Step {
+    /// Offset in the page.
+    offset: u64,
+    /// Bytes of it.
+    length: usize,
+}
+
+/// The bytes of `remaining` that lie in the page of `position`.
+fn step(position: u64, remaining: usize) -> Step {
+    let offset = position % PAGE_BYTES;
+    let room = usize::try_from(PAGE_BYTES - offset).unwrap_or(usize::MAX);
+    Step { offset, length: room.min(remaining) }
+}
+
+fn out_of_range() -> IoError {
+    IoError::new(IoErrorKind::OutOfRange)
+}
+
+impl<W: World> Mapping<W> {
+    /// Reads up to `into.len()` bytes at `position`; fewer at the end of the file, 0 at or past it. Holes read as zeros and stay
+    /// holes. Takes no lock over the copy.
+    ///
+    /// # Errors
+    /// Of the first byte; an error after some bytes were read is left to the next call. `OutOfRange` for an offset past all files.
+    #[doc(alias = "dax_iomap_rw")]
+    pub fn read(&self, position: u64, into: &mut [u8]) -> Result<usize, IoError> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        position.checked_add(into.len() as u64).ok_or_else(out_of_range)?;
+        let mut done = 0;
+        while done < into.len() {
+            let at = position + done as u64;
+            let left = self.filesystem.size_bytes().saturating_sub(at);
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(into.len() - done);
+            if wanted == 0 {
+                break;
+            }
+            match self.read_extent(at, &mut into[done..done + wanted]) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    fn read_extent(&self, at: u64, into: &mut [u8]) -> Result<usize, IoError> {
+        let asked = PageRange::of_bytes(at, into.len() as u64);
+        let iomap = self.begin(asked, Intent::Read)?;
+        let in_extent = usize::try_from(iomap.range.end.byte().saturating_sub(at));
+        let length = in_extent.unwrap_or(usize::MAX).min(into.len());
+        let done = match iomap.backing {
+            Backing::Hole | Backing::Unwritten => {
+                into[..length].fill(0);
+                Ok(length)
+            }
+            Backing::Mapped(first) => {
+                self.each_page(&iomap, first, at, length, |frame, offset, part| {
+                    self.media.load(frame, offset, &mut into[part])
+                })
+            }
+            Backing::Other => Err(IoError::new(IoErrorKind::Io)),
+        };
+        let pages = done.map_or(0, |done| PageRange::of_bytes(at, done as u64).len());
+        self.filesystem.iomap_end(&iomap, pages)?;
+        done
+    }
+
+    /// Writes `from` at `position`, allocating what is missing, and lengthens the file if it ends past its end. Where storage is new,
+    /// zeros that anybody has mapped are taken away after the allocation and before the copy. Durable as to data.
+    ///
+    /// The caller excludes other writers and truncation (the inode lock). Waits for entry locks.
+    ///
+    /// # Errors
+    /// Of the first byte; later ones shorten the count. A write cut short leaves no storage beyond the end of the file in sight.
+    pub fn write(&self, position: u64, from: &[u8]) -> Result<usize, IoError> {
+        if from.is_empty() {
+            return Ok(0);
+        }
+        position.checked_add(from.len() as u64).ok_or_else(out_of_range)?;
+        let size = self.filesystem.size_bytes();
+        if position > size {
+            // What lies between the old end and the write must read as zeros.
+            self.zero_bytes(size, PageIndex::of_byte(size).plus(1).byte().min(position) - size)?;
+        }
+        self.filesystem.note_store();
+        let mut done = 0;
+        while done < from.len() {
+            match self.write_extent(position + done as u64, &from[done..]) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        let end = position + done as u64;
+        if end > self.filesystem.size_bytes() {
+            self.filesystem.set_size(end)?;
+        }
+        if done < from.len() {
+            let kept = PageIndex(self.filesystem.size_bytes().div_ceil(PAGE_BYTES));
+            self.filesystem.free(PageRange::from(kept))?;
+        }
+        Ok(done)
+    }
+
+    fn write_extent(&self, at: u64, from: &[u8]) -> Result<usize, IoError> {
+        let asked = PageRange::of_bytes(at, from.len() as u64);
+        let iomap = self.begin(asked, Intent::Write)?;
+        let in_extent = usize::try_from(iomap.range.end.byte().saturating_sub(at));
+        let length = in_extent.unwrap_or(usize::MAX).min(from.len());
+        let touched = PageRange::of_bytes(at, length as u64);
+        let done = match iomap.backing {
+            Backing::Mapped(first) => self.supersede(&iomap, touched, first).and_then(|()| {
+                self.each_page(&iomap, first, at, length, |frame, offset, part| {
+                    self.store_page(frame, offset, &from[part])
+                })
+            }),
+            // A write never sees a hole: the file system allocates.
+            Backing::Hole | Backing::Unwritten | Backing::Other => {
+                Err(IoError::new(IoErrorKind::Io))
+            }
+        };
+        let pages = done.map_or(0, |done| PageRange::of_bytes(at, done as u64).len());
+        self.filesystem.iomap_end(&iomap, pages)?;
+        done
+    }
+
+    /// Before a copy into `touched`: new storage takes the place of zeros, or of shared storage, in every mapping.
+    fn supersede(&self, iomap: &Iomap, touched: PageRange, first: Frame) -> Result<(), IoError> {
+        if iomap.copy_from.is_some() {
+            let to = first.plus(touched.start.0 - iomap.range.start.0);
+            self.copy_shared(iomap, touched, to)?;
+            self.forget_dirty(touched);
+        }
+        if iomap.is_new || iomap.copy_from.is_some() {
+            self.invalidate(touched);
+        }
+        Ok(())
+    }
+
+    /// Stores into one frame; on poison, and if it is a whole page, once more so as to clear it (8.5).
+    fn store_page(&self, frame: Frame, offset: u64, bytes: &[u8]) -> Result<usize, IoError> {
+        match self.media.store(frame, offset, bytes) {
+            Err(error)
+                if error.kind == IoErrorKind::Poisoned && bytes.len() as u64 == PAGE_BYTES =>
+            {
+                let frames = FrameRange { start: frame, count: 1 };
+                self.media.direct_access(frames, MediaAccess::Recovery)?;
+                self.media.zero(frame, 0, PAGE_BYTES)?;
+                self.media.store(frame, offset, bytes)
+            }
+            other => other,
+        }
+    }
+
+    /// Overwrites `length_bytes` bytes at `offset` with zeros where there is storage; allocates nothing. Whole pages clear poison.
+    ///
+    /// # Errors
+    /// As the file system and the media say; the bytes before the error are zero.
+    #[doc(alias = "dax_zero_range")]
+    pub fn zero_range(&self, offset: u64, length_bytes: u64) -> Result<(), IoError> {
+        offset.checked_add(length_bytes).ok_or_else(out_of_range)?;
+        self.zero_bytes(offset, length_bytes)
+    }
+
+    pub(crate) fn zero_bytes(&self, offset: u64, length_bytes: u64) -> Result<(), IoError> {
+        let mut at = offset;
+        let end = offset + length_bytes;
+        while at < end {
+            let iomap = self.begin(PageRange::of_bytes(at, end - at), Intent::Zero)?;
+            let stop = iomap.range.end.byte().min(end);
+            let zeroed = match iomap.backing {
+                // Nothing there, and nothing to be seen there.
+                Backing::Hole | Backing::Unwritten => Ok(()),
+                Backing::Mapped(first) => self.zero_extent(&iomap, first, at, stop),
+                Backing::Other => Err(IoError::new(IoErrorKind::Io)),
+            };
+            self.filesystem.iomap_end(&iomap, PageRange::of_bytes(at, stop - at).len())?;
+            zeroed?;
+            at = stop;
+        }
+        Ok(())
+    }
+
+    fn zero_extent(&self, iomap: &Iomap, first: Frame, from: u64, to: u64) -> Result<(), IoError> {
+        if iomap.copy_from.is_some() {
+            self.supersede(iomap, PageRange::of_bytes(from, to - from), first)?;
+        }
+        let mut at = from;
+        while at < to {
+            let offset = at % PAGE_BYTES;
+            let length = (PAGE_BYTES - offset).min(to - at);
+            let frame = first.plus(PageIndex::of_byte(at).0 - iomap.range.start.0);
+            self.media.zero(frame, offset, length)?;
+            at += length;
+        }
+        Ok(())
+    }
+
+    /// Asks for an extent, and holds the answer to its contract: it must start at or before the page asked for, and cover it.
+    fn begin(&self, asked: PageRange, intent: Intent) -> Result<Iomap, IoError> {
+        let iomap = self.filesystem.iomap_begin(asked, intent)?;
+        if iomap.range.contains(asked.start) {
+            return Ok(iomap);
+        }
+        let _ = self.filesystem.iomap_end(&iomap, 0);
+        Err(IoError::new(IoErrorKind::Io))
+    }
+
+    /// Calls `transfer` for each page that holds bytes of `at..at + length`; stops where it moves fewer bytes than asked.
+    fn each_page(
+        &self,
+        iomap: &Iomap,
+        first: Frame,
+        at: u64,
+        length: usize,
+        mut transfer: impl FnMut(Frame, u64, core::ops::Range<usize>) -> Result<usize, IoError>,
+    ) -> Result<usize, IoError> {
+        let mut done = 0;
+        while done < length {
+            let position = at + done as u64;
+            let page = step(position, length - done);
+            let frame = first.plus(PageIndex::of_byte(position).0 - iomap.range.start.0);
+            let moved = match transfer(frame, page.offset, done..done + page.length) {
+                Ok(moved) => moved,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            };
+            done += moved;
+            if moved < page.length {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}

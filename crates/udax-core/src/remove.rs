@@ -1,0 +1,234 @@
+//! Removing entries: invalidation, truncation, hole punching, and the end of a file (SEMANTICS 7).
+//!
+//! Glossary: a *layout break* makes sure that no device still uses storage that is about to be freed; a *pinned* frame is one that a
+//! device uses; *revoking* takes zeros out of every mapping because something else may come to be there.
+
+use crate::error::IoError;
+use crate::fault_lock::NoFaults;
+use crate::index::Mark;
+use crate::lock::Lookup;
+use crate::mapping::Mapping;
+use crate::seams::{Filesystem, Media, PrivateCopies, ShortLock, World};
+use crate::units::{Frame, FrameRange, PAGE_BYTES, PageIndex, PageRange};
+use crate::waits::Waiting;
+
+/// What became of an entry that was to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removal {
+    Gone,
+    /// Dirty, or chosen by a sync: kept.
+    Busy,
+}
+
+/// Which entries are to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Which {
+    All,
+    Clean,
+    Unmapped,
+}
+
+impl<W: World> Mapping<W> {
+    /// Deletes the entry that covers `index`, waiting for its lock, and wakes all who waited.
+    #[doc(alias = "dax_delete_mapping_entry")]
+    #[doc(alias = "dax_invalidate_mapping_entry_sync")]
+    fn remove_one(&self, index: PageIndex, which: Which) -> Removal {
+        let lookup = self.get_unlocked(self.tree.lock(), index, None, Waiting::Exclusive);
+        let Lookup::Entry(awaited) = lookup else { return Removal::Gone };
+        let keep = match which {
+            Which::All => false,
+            Which::Clean => awaited.is_marked(Mark::Dirty) || awaited.is_marked(Mark::ToWrite),
+            Which::Unmapped => awaited.entry().is_mapped(),
+        };
+        if keep {
+            return Removal::Busy;
+        }
+        awaited.remove();
+        Removal::Gone
+    }
+
+    /// Removes the entries that cover any of `range`; how many had to stay.
+    fn remove_range(&self, range: PageRange, which: Which) -> u64 {
+        let mut busy = 0;
+        let mut rest = range;
+        loop {
+            // Looked up afresh after every wait: an entry found locked is never skipped (pitfall 16).
+            let Some(found) = self.tree.lock().first_in(rest) else { return busy };
+            if self.remove_one(found.start.max(rest.start), which) == Removal::Busy {
+                busy += 1;
+            }
+            let next = found.start.plus(found.entry.order().pages());
+            rest = PageRange::between(next, range.end);
+            if rest.is_empty() {
+                return busy;
+            }
+        }
+    }
+
+    /// After new storage was allocated in `range` by a write: drops the clean entries there, then unmaps the range in every VMA,
+    /// whatever had to stay, so that nobody goes on seeing zeros (pitfalls 33 to 37). Private copies stay. How many entries were
+    /// dirty and stayed.
+    ///
+    /// Waits for entry locks.
+    #[doc(alias = "invalidate_inode_pages2_range")]
+    pub fn invalidate(&self, range: PageRange) -> u64 {
+        let busy = self.remove_range(range, Which::Clean);
+        // After the entries: unmapping first would let a fault put the old page back in between.
+        self.unmap(range, PrivateCopies::Keep);
+        busy
+    }
+
+    /// Clears the marks of the entries in `range`: their data is superseded by a copy-on-write of the extent (pitfall 39).
+    pub(crate) fn forget_dirty(&self, range: PageRange) {
+        let mut tree = self.tree.lock();
+        let mut rest = range;
+        while let Some(found) = tree.first_marked_in(rest, Mark::Dirty) {
+            tree.clear_mark(found.start, Mark::Dirty);
+            tree.clear_mark(found.start, Mark::ToWrite);
+            rest = PageRange::between(found.start.plus(found.entry.order().pages()), range.end);
+        }
+    }
+
+    /// Takes the zeros out of every mapping of `range`, and every entry that stands for no storage: from now on a fault
+    /// there asks the file system. With no fault under way, so that none that asked before can install zeros after.
+    ///
+    /// Waits for the faults under way. For real memory: before somebody else may write the file, or this process writes it natively.
+    pub fn revoke_zeros(&self, range: PageRange) {
+        let _no_faults = self.fault_lock.exclusive();
+        self.remove_range(range, Which::Unmapped);
+        self.unmap(range, PrivateCopies::Keep);
+    }
+
+    /// Changes the file's length. Pages beyond the new end are unmapped everywhere, private copies too; loads there end in
+    /// `SIGBUS` from then on. The rest of the new last page reads as zeros.
+    ///
+    /// The caller excludes other changes of the length (the inode lock). Waits for the faults under way, and for pinned storage.
+    /// Source: SEMANTICS 7.2; ftruncate(2).
+    ///
+    /// # Errors
+    /// As the file system and the media say. Nothing is lost then: the length is as before, or the storage beyond it is not yet free.
+    #[doc(alias = "setattr_size")]
+    pub fn truncate(&self, bytes: u64) -> Result<(), IoError> {
+        let old = self.filesystem.size_bytes();
+        let cut = PageRange::from(PageIndex(bytes.div_ceil(PAGE_BYTES)));
+        let _no_faults = self.break_layouts(cut);
+        self.writeback_edges(cut)?;
+        // Whichever end comes first: what lies behind it in its page must be zeros before it can be seen.
+        let end = bytes.min(old);
+        self.zero_bytes(end, PageIndex::of_byte(end).plus(1).byte() - end)?;
+        self.filesystem.set_size(bytes)?;
+        self.unmap(cut, PrivateCopies::Drop);
+        self.remove_range(cut, Which::All);
+        self.filesystem.free(cut)
+    }
+
+    /// Makes `length_bytes` bytes at `offset` a hole: whole pages give their storage back, the edges are zeroed. Does not
+    /// change the length.
+    ///
+    /// As [`truncate`](Self::truncate) for locks and waits. Source: SEMANTICS 7.2; fallocate(2), `FALLOC_FL_PUNCH_HOLE`.
+    ///
+    /// # Errors
+    /// As the file system and the media say; `OutOfRange` if the range is empty or passes the end of all offsets.
+    pub fn punch_hole(&self, offset: u64, length_bytes: u64) -> Result<(), IoError> {
+        let end = offset.checked_add(length_bytes).filter(|end| *end > offset);
+        let end = end.ok_or(IoError::new(crate::IoErrorKind::OutOfRange))?;
+        let whole =
+            PageRange::between(PageIndex(offset.div_ceil(PAGE_BYTES)), PageIndex::of_byte(end));
+        let _no_faults = self.break_layouts(whole);
+        self.writeback_edges(whole)?;
+        let head_end = end.min(whole.start.byte());
+        self.zero_bytes(offset, head_end - offset)?;
+        if whole.end.byte() >= head_end && whole.end >= whole.start {
+            self.zero_bytes(whole.end.byte().max(head_end), end - whole.end.byte().max(head_end))?;
+        }
+        if whole.is_empty() {
+            return Ok(());
+        }
+        self.unmap(whole, PrivateCopies::Keep);
+        self.remove_range(whole, Which::All);
+        self.filesystem.free(whole)
+    }
+
+    /// Runs `change` while no fault is under way and nothing of `range` is mapped or has an entry; what was dirty there has been
+    /// flushed. For changes of the layout that only the file system knows: collapse, insert, exchange.
+    ///
+    /// # Errors
+    /// Of the flush, then `change` has not run; or of `change`.
+    #[doc(alias = "dax_break_layouts")]
+    pub fn change_layout<T>(
+        &self,
+        range: PageRange,
+        change: impl FnOnce(&W::Filesystem) -> Result<T, IoError>,
+    ) -> Result<T, IoError> {
+        let _no_faults = self.break_layouts(range);
+        self.writeback(range)?;
+        self.unmap(range, PrivateCopies::Keep);
+        self.remove_range(range, Which::All);
+        change(&self.filesystem)
+    }
+
+    /// The file goes away: deletes every entry, after pinned storage has been let go. No VMA is attached any more.
+    ///
+    /// # Panics
+    /// If an entry is left: somebody faulted on a file that is going away.
+    #[doc(alias = "truncate_inode_pages_final")]
+    pub fn evict(&self) {
+        let all = PageRange::from(PageIndex(0));
+        let _no_faults = self.break_layouts(all);
+        self.remove_range(all, Which::All);
+        assert_eq!(self.entries(), 0, "entries are left on a file that goes away (I1, pitfall 69)");
+    }
+
+    /// The media lost the storage of page `index`: takes it out of every mapping, so that the next access faults and is told. The pages
+    /// that were unmapped; `None` if no storage stands there (any more).
+    ///
+    /// Waits for the entry lock, without exclusivity, as the file may be going away (W6).
+    #[doc(alias = "mf_dax_kill_procs")]
+    pub fn media_failed(&self, index: PageIndex) -> Option<PageRange> {
+        let locked = self.lock_mapped(index)?;
+        let pages = locked.pages();
+        self.unmap(pages, PrivateCopies::Keep);
+        Some(pages)
+    }
+
+    /// Excludes faults, unmaps `range`, and waits until no device uses its storage. Waiting gives the lock up, so everything is
+    /// looked at afresh after it (7.4).
+    #[doc(alias = "dax_layout_busy_page")]
+    fn break_layouts(&self, range: PageRange) -> NoFaults<'_, W::Platform> {
+        loop {
+            let no_faults = self.fault_lock.exclusive();
+            // So that no new pin can be taken; private copies are not the file's (pitfall 57).
+            self.unmap(range, PrivateCopies::Keep);
+            let Some(frame) = self.first_pinned(range) else { return no_faults };
+            drop(no_faults);
+            self.media.wait_unpinned(frame);
+        }
+    }
+
+    /// Pins are told from the storage itself, not from what is mapped now (pitfall 58); zero and empty entries have none (64).
+    fn first_pinned(&self, range: PageRange) -> Option<Frame> {
+        let mut rest = range;
+        loop {
+            let found = self.tree.lock().first_in(rest)?;
+            let lookup = self.get_unlocked(self.tree.lock(), found.start, None, Waiting::Exclusive);
+            let (start, order) = match lookup {
+                Lookup::Entry(awaited) => {
+                    let (start, entry) = (awaited.start(), awaited.entry());
+                    drop(awaited);
+                    let count = entry.order().pages();
+                    let frames = entry.frame().map(|start| FrameRange { start, count });
+                    if let Some(pinned) = frames.and_then(|frames| self.media.first_pinned(frames))
+                    {
+                        return Some(pinned);
+                    }
+                    (start, entry.order())
+                }
+                Lookup::Nothing(_) | Lookup::Conflict => (found.start, crate::Order::Pte),
+            };
+            rest = PageRange::between(start.plus(order.pages()).max(rest.start), range.end);
+            if rest.is_empty() {
+                return None;
+            }
+        }
+    }
+}
