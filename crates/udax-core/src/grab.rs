@@ -8,6 +8,7 @@ use crate::seams::{PrivateCopies, ShortLock, World};
 use crate::units::{Order, PageIndex, PageRange};
 use crate::waits::Waiting;
 use alloc::vec::Vec;
+use core::mem;
 
 /// Why a fault of this size gets no entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,30 +66,65 @@ impl<W: World> Mapping<W> {
         locked.downgrade(index, new).map_err(|_| GrabError::OutOfMemory)
     }
 
-    /// Locks entries of `order` behind `from`, as long as nothing is there and `from` has not reached `end`: each comes into
-    /// being already locked, so this never waits. `kind` says what each is to be.
-    pub(crate) fn grab_ahead(
-        &self,
-        from: PageIndex,
-        end: PageIndex,
-        order: Order,
-        kind: impl Fn(PageIndex) -> Kind,
-    ) -> Vec<LockedEntry<'_, W>> {
-        let mut run = Vec::new();
+    /// Empty entries of `order` behind `from`, locked, as long as nothing is there and `end` is not reached: each comes into
+    /// being already locked, so this never waits. Before the file system is asked about them, as with the entry of the fault
+    /// itself: what it says of a page that nobody holds may be old already (pitfall 35).
+    pub(crate) fn grab_ahead(&self, from: PageIndex, end: PageIndex, order: Order) -> Run<'_, W> {
+        let mut run = Run { mapping: self, entries: Vec::new() };
+        if from.plus(order.pages()) > end {
+            return run;
+        }
         let mut next = from;
         let mut tree = self.tree.lock();
-        while next.plus(order.pages()) <= end && run.try_reserve(1).is_ok() {
-            if tree.first_in(PageRange::unit(next, order)).is_some() {
-                break;
-            }
-            let entry = Entry::new(order, kind(next)).locked();
+        while next.plus(order.pages()) <= end && run.entries.try_reserve(1).is_ok() {
+            let entry = Entry::new(order, Kind::Empty).locked();
             if tree.insert(next, entry).is_err() {
                 break;
             }
-            self.own_inserted(next, entry);
-            run.push(LockedEntry::inserted(self, next, entry));
+            run.entries.push(LockedEntry::inserted(self, next, entry));
             next = next.plus(order.pages());
         }
+        drop(tree);
         run
+    }
+}
+
+/// The locked entries behind that of a fault. Those that it did not fill go away with it.
+pub(crate) struct Run<'m, W: World> {
+    mapping: &'m Mapping<W>,
+    entries: Vec<LockedEntry<'m, W>>,
+}
+
+impl<'m, W: World> Run<'m, W> {
+    /// Gives the entries that end at or before `end` their kind, and the others up. They are in order.
+    pub(crate) fn fill(&mut self, end: PageIndex, kind: impl Fn(PageIndex) -> Kind) {
+        let kept = self.entries.partition_point(|entry| entry.pages().end <= end);
+        self.mapping.give_up(self.entries.split_off(kept));
+        for entry in &mut self.entries {
+            entry.set_kind(kind(entry.start()));
+        }
+    }
+
+    /// The pages of `unit` and of the run behind it.
+    pub(crate) fn with(&self, unit: PageRange) -> PageRange {
+        let end = self.entries.last().map_or(unit.end, |last| last.pages().end);
+        PageRange::between(unit.start, end)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &LockedEntry<'m, W>> {
+        self.entries.iter()
+    }
+}
+
+impl<W: World> Drop for Run<'_, W> {
+    fn drop(&mut self) {
+        if self.entries.first().is_some_and(|entry| entry.entry().is_empty()) {
+            // Left in the index they would keep 2 MiB entries out for ever.
+            self.mapping.give_up(mem::take(&mut self.entries));
+        }
     }
 }

@@ -20,8 +20,15 @@ fn step(position: u64, remaining: usize) -> Step {
     Step { offset, length: room.min(remaining) }
 }
 
-fn out_of_range() -> IoError {
-    IoError::new(IoErrorKind::OutOfRange)
+/// The longest that a file can be (`loff_t`).
+const MAX_FILE_BYTES: u64 = i64::MAX as u64;
+
+/// Refuses a range that passes the end of all files (pitfall 73).
+pub(crate) fn check_range(position: u64, length_bytes: u64) -> Result<(), IoError> {
+    match position.checked_add(length_bytes) {
+        Some(end) if end <= MAX_FILE_BYTES => Ok(()),
+        Some(_) | None => Err(IoError::new(IoErrorKind::OutOfRange)),
+    }
 }
 
 impl<W: World> Mapping<W> {
@@ -35,7 +42,7 @@ impl<W: World> Mapping<W> {
         if into.is_empty() {
             return Ok(0);
         }
-        position.checked_add(into.len() as u64).ok_or_else(out_of_range)?;
+        check_range(position, into.len() as u64)?;
         let mut done = 0;
         while done < into.len() {
             let at = position + done as u64;
@@ -71,9 +78,7 @@ impl<W: World> Mapping<W> {
             }
             Backing::Other => Err(IoError::new(IoErrorKind::Io)),
         };
-        let pages = done.map_or(0, |done| PageRange::of_bytes(at, done as u64).len());
-        self.filesystem.iomap_end(&iomap, pages)?;
-        done
+        self.end_transfer(&iomap, at, done)
     }
 
     /// Writes `from` at `position`, allocating what is missing, and lengthens the file if it ends past its end. Where storage is new,
@@ -87,66 +92,86 @@ impl<W: World> Mapping<W> {
         if from.is_empty() {
             return Ok(0);
         }
-        position.checked_add(from.len() as u64).ok_or_else(out_of_range)?;
+        check_range(position, from.len() as u64)?;
         let size = self.filesystem.size_bytes();
         if position > size {
             // What lies between the old end and the write must read as zeros.
-            self.zero_bytes(size, PageIndex::of_byte(size).plus(1).byte().min(position) - size)?;
+            self.zero_range(size, size.next_multiple_of(PAGE_BYTES).min(position) - size)?;
         }
         self.filesystem.note_store();
+        let (done, failure) = self.write_extents(position, from);
+        let end = position + done as u64;
+        let lengthened =
+            if done > 0 && end > size { self.filesystem.set_size(end) } else { Ok(()) };
+        if (done < from.len() || lengthened.is_err()) && position + from.len() as u64 > size {
+            // What was allocated for bytes that did not come must not lie beyond the end (pitfall 68).
+            let kept = PageIndex(self.filesystem.size_bytes().div_ceil(PAGE_BYTES));
+            self.filesystem.free(PageRange::from(kept))?;
+        }
+        lengthened?;
+        match failure {
+            Some(error) if done == 0 => Err(error),
+            Some(_) | None => Ok(done),
+        }
+    }
+
+    /// Writes extent by extent: how many bytes, and what stopped it.
+    fn write_extents(&self, position: u64, from: &[u8]) -> (usize, Option<IoError>) {
         let mut done = 0;
         while done < from.len() {
             match self.write_extent(position + done as u64, &from[done..]) {
                 Ok(0) => break,
                 Ok(count) => done += count,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+                Err(error) => return (done, Some(error)),
             }
         }
-        let end = position + done as u64;
-        if end > self.filesystem.size_bytes() {
-            self.filesystem.set_size(end)?;
-        }
-        if done < from.len() {
-            let kept = PageIndex(self.filesystem.size_bytes().div_ceil(PAGE_BYTES));
-            self.filesystem.free(PageRange::from(kept))?;
-        }
-        Ok(done)
+        (done, None)
     }
 
     fn write_extent(&self, at: u64, from: &[u8]) -> Result<usize, IoError> {
         let asked = PageRange::of_bytes(at, from.len() as u64);
-        let iomap = self.begin(asked, Intent::Write)?;
+        let mut iomap = self.begin(asked, Intent::Write)?;
+        while iomap.copy_from.is_some() {
+            // Shared storage first gets a copy of its own, with no fault under way: a store through a mapping would otherwise be
+            // lost to the copying, or a load map the old storage behind our back. Nothing is held over the copy of `from`.
+            self.filesystem.iomap_end(&iomap, 0)?;
+            self.unshare(asked.intersect(iomap.range))?;
+            iomap = self.begin(asked, Intent::Write)?;
+        }
         let in_extent = usize::try_from(iomap.range.end.byte().saturating_sub(at));
         let length = in_extent.unwrap_or(usize::MAX).min(from.len());
         let touched = PageRange::of_bytes(at, length as u64);
         let done = match iomap.backing {
-            Backing::Mapped(first) => self.supersede(&iomap, touched, first).and_then(|()| {
+            Backing::Mapped(first) => {
+                if iomap.is_new {
+                    // After the allocation and before the copy: nobody goes on seeing zeros (pitfalls 33 to 37).
+                    self.invalidate(touched);
+                }
                 self.each_page(&iomap, first, at, length, |frame, offset, part| {
                     self.store_page(frame, offset, &from[part])
                 })
-            }),
+            }
             // A write never sees a hole: the file system allocates.
             Backing::Hole | Backing::Unwritten | Backing::Other => {
                 Err(IoError::new(IoErrorKind::Io))
             }
         };
-        let pages = done.map_or(0, |done| PageRange::of_bytes(at, done as u64).len());
-        self.filesystem.iomap_end(&iomap, pages)?;
-        done
+        self.end_transfer(&iomap, at, done)
     }
 
-    /// Before a copy into `touched`: new storage takes the place of zeros, or of shared storage, in every mapping.
-    fn supersede(&self, iomap: &Iomap, touched: PageRange, first: Frame) -> Result<(), IoError> {
-        if iomap.copy_from.is_some() {
-            let to = first.plus(touched.start.0 - iomap.range.start.0);
-            self.copy_shared(iomap, touched, to)?;
-            self.forget_dirty(touched);
+    /// Closes the file system's operation behind a transfer. Its error counts only where no byte was moved.
+    fn end_transfer(
+        &self,
+        iomap: &Iomap,
+        at: u64,
+        done: Result<usize, IoError>,
+    ) -> Result<usize, IoError> {
+        let pages = done.map_or(0, |done| PageRange::of_bytes(at, done as u64).len());
+        let ended = self.filesystem.iomap_end(iomap, pages);
+        match done {
+            Ok(0) => ended.map(|()| 0),
+            Ok(_) | Err(_) => done,
         }
-        if iomap.is_new || iomap.copy_from.is_some() {
-            self.invalidate(touched);
-        }
-        Ok(())
     }
 
     /// Stores into one frame; on poison, and if it is a whole page, once more so as to clear it (8.5).
@@ -164,16 +189,22 @@ impl<W: World> Mapping<W> {
         }
     }
 
-    /// Overwrites `length_bytes` bytes at `offset` with zeros where there is storage; allocates nothing. Whole pages clear poison.
+    /// Overwrites `length_bytes` bytes at `offset` with zeros where there is storage; fills no hole. Whole pages clear poison. Waits for
+    /// the faults under way: shared storage gets a copy first.
     ///
     /// # Errors
     /// As the file system and the media say; the bytes before the error are zero.
     #[doc(alias = "dax_zero_range")]
     pub fn zero_range(&self, offset: u64, length_bytes: u64) -> Result<(), IoError> {
-        offset.checked_add(length_bytes).ok_or_else(out_of_range)?;
+        check_range(offset, length_bytes)?;
+        if length_bytes == 0 {
+            return Ok(());
+        }
+        let _no_faults = self.fault_lock.exclusive();
         self.zero_bytes(offset, length_bytes)
     }
 
+    /// The same for a caller who has excluded faults.
     pub(crate) fn zero_bytes(&self, offset: u64, length_bytes: u64) -> Result<(), IoError> {
         let mut at = offset;
         let end = offset + length_bytes;
@@ -186,8 +217,9 @@ impl<W: World> Mapping<W> {
                 Backing::Mapped(first) => self.zero_extent(&iomap, first, at, stop),
                 Backing::Other => Err(IoError::new(IoErrorKind::Io)),
             };
-            self.filesystem.iomap_end(&iomap, PageRange::of_bytes(at, stop - at).len())?;
-            zeroed?;
+            let pages = zeroed.map_or(0, |()| PageRange::of_bytes(at, stop - at).len());
+            let ended = self.filesystem.iomap_end(&iomap, pages);
+            zeroed.and(ended)?;
             at = stop;
         }
         Ok(())
@@ -195,7 +227,7 @@ impl<W: World> Mapping<W> {
 
     fn zero_extent(&self, iomap: &Iomap, first: Frame, from: u64, to: u64) -> Result<(), IoError> {
         if iomap.copy_from.is_some() {
-            self.supersede(iomap, PageRange::of_bytes(from, to - from), first)?;
+            self.replace_shared(iomap, PageRange::of_bytes(from, to - from), first)?;
         }
         let mut at = from;
         while at < to {
@@ -209,7 +241,7 @@ impl<W: World> Mapping<W> {
     }
 
     /// Asks for an extent, and holds the answer to its contract: it must start at or before the page asked for, and cover it.
-    fn begin(&self, asked: PageRange, intent: Intent) -> Result<Iomap, IoError> {
+    pub(crate) fn begin(&self, asked: PageRange, intent: Intent) -> Result<Iomap, IoError> {
         let iomap = self.filesystem.iomap_begin(asked, intent)?;
         if iomap.range.contains(asked.start) {
             return Ok(iomap);

@@ -28,6 +28,7 @@ mod mapping;
 
 mod fault;
 mod io;
+mod reflink;
 mod remove;
 mod writeback;
 

@@ -10,6 +10,7 @@ use crate::seams::{Media, Parker, ShortLock, World};
 use crate::units::{FrameRange, Order, PageIndex, PageRange};
 use crate::waits::{Waiting, Wake};
 use crate::{Frame, Owner};
+use alloc::vec::Vec;
 
 /// What a look-up came to.
 pub(crate) enum Lookup<'m, W: World> {
@@ -125,7 +126,7 @@ impl<'m, W: World> LockedEntry<'m, W> {
         act(&mut self.mapping.tree.lock())
     }
 
-    /// Puts `new` (locked) for one page in the place of this zero or empty PMD entry, in one step under the tree lock.
+    /// Puts `new` (locked) for one page in the place of this PMD entry, of which nothing is mapped, in one step under the tree lock.
     /// The old key's waiters are all woken (W4). If the index has no memory, the old entry stays, and `self` unlocks it (W7).
     pub(crate) fn downgrade(
         mut self,
@@ -143,6 +144,7 @@ impl<'m, W: World> LockedEntry<'m, W> {
             drop(tree);
             return Err(OutOfMemory);
         }
+        mapping.disown(Found { start: self.start, entry: self.entry });
         drop(tree);
         self.held = false;
         mapping.wake(self.start, Wake::All);
@@ -215,8 +217,18 @@ impl<W: World> Mapping<W> {
         }
     }
 
-    pub(crate) fn own_inserted(&self, start: PageIndex, entry: Entry) {
-        self.own(Found { start, entry });
+    /// Deletes entries that the caller holds and nobody has seen but as locked, and wakes everybody who waited for them (W4).
+    pub(crate) fn give_up(&self, entries: Vec<LockedEntry<'_, W>>) {
+        let mut tree = self.tree.lock();
+        for entry in &entries {
+            tree.remove(entry.start);
+            self.disown(Found { start: entry.start, entry: entry.entry });
+        }
+        drop(tree);
+        for mut entry in entries {
+            entry.held = false;
+            self.wake(entry.start, Wake::All);
+        }
     }
 
     fn own(&self, found: Found) {

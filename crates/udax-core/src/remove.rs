@@ -20,49 +20,80 @@ enum Removal {
     Busy,
 }
 
+/// What a removal came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Removed {
+    /// How many entries had to stay.
+    pub(crate) busy: u64,
+    /// The range, and the rest of the entries that stuck out of it.
+    pub(crate) reach: PageRange,
+}
+
 /// Which entries are to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Which {
+pub(crate) enum Which {
+    /// Every one.
     All,
+    /// Those that no sync has to flush.
     Clean,
+    /// Those that stand for no storage.
     Unmapped,
 }
 
 impl<W: World> Mapping<W> {
-    /// Deletes the entry that covers `index`, waiting for its lock, and wakes all who waited.
+    /// Deletes the entry that covers `index`, waiting for its lock, and wakes all who waited. The pages that it covers; `None` if
+    /// there is nothing (any more).
     #[doc(alias = "dax_delete_mapping_entry")]
     #[doc(alias = "dax_invalidate_mapping_entry_sync")]
-    fn remove_one(&self, index: PageIndex, which: Which) -> Removal {
+    fn remove_one(&self, index: PageIndex, which: Which) -> Option<(PageRange, Removal)> {
         let lookup = self.get_unlocked(self.tree.lock(), index, None, Waiting::Exclusive);
-        let Lookup::Entry(awaited) = lookup else { return Removal::Gone };
+        let Lookup::Entry(awaited) = lookup else { return None };
+        let pages = PageRange::new(awaited.start(), awaited.entry().order().pages());
         let keep = match which {
             Which::All => false,
             Which::Clean => awaited.is_marked(Mark::Dirty) || awaited.is_marked(Mark::ToWrite),
             Which::Unmapped => awaited.entry().is_mapped(),
         };
         if keep {
-            return Removal::Busy;
+            return Some((pages, Removal::Busy));
         }
         awaited.remove();
-        Removal::Gone
+        Some((pages, Removal::Gone))
     }
 
-    /// Removes the entries that cover any of `range`; how many had to stay.
-    fn remove_range(&self, range: PageRange, which: Which) -> u64 {
-        let mut busy = 0;
+    /// Removes the entries that cover any of `range`.
+    pub(crate) fn remove_range(&self, range: PageRange, which: Which) -> Removed {
+        let mut removed = Removed { busy: 0, reach: range };
         let mut rest = range;
         loop {
             // Looked up afresh after every wait: an entry found locked is never skipped (pitfall 16).
-            let Some(found) = self.tree.lock().first_in(rest) else { return busy };
-            if self.remove_one(found.start.max(rest.start), which) == Removal::Busy {
-                busy += 1;
-            }
-            let next = found.start.plus(found.entry.order().pages());
-            rest = PageRange::between(next, range.end);
+            let Some(found) = self.tree.lock().first_in(rest) else { return removed };
+            // Nothing there after the wait: it was deleted, or small entries elsewhere in it took its place, so look again.
+            let removal = self.remove_one(found.start.max(rest.start), which);
+            let Some((pages, removal)) = removal else { continue };
+            removed.busy += u64::from(removal == Removal::Busy);
+            removed.reach.start = removed.reach.start.min(pages.start);
+            removed.reach.end = removed.reach.end.max(pages.end);
+            rest = PageRange::between(pages.end, range.end);
             if rest.is_empty() {
-                return busy;
+                return removed;
             }
         }
+    }
+
+    /// `range`, and the rest of the entries that stick out of it: deleting an entry takes all of it, so all of it must be unmapped,
+    /// or the rest would be mapped without an entry (I6).
+    pub(crate) fn reach(&self, range: PageRange) -> PageRange {
+        if range.is_empty() {
+            return range;
+        }
+        let tree = self.tree.lock();
+        let (first, last) = (tree.get(range.start), tree.get(PageIndex(range.end.0 - 1)));
+        let start = first.map_or(range.start, |found| found.start.min(range.start));
+        let end = last.map_or(range.end, |found| {
+            found.start.plus(found.entry.order().pages()).max(range.end)
+        });
+        PageRange { start, end }
     }
 
     /// After new storage was allocated in `range` by a write: drops the clean entries there, then unmaps the range in every VMA,
@@ -72,21 +103,16 @@ impl<W: World> Mapping<W> {
     /// Waits for entry locks.
     #[doc(alias = "invalidate_inode_pages2_range")]
     pub fn invalidate(&self, range: PageRange) -> u64 {
-        let busy = self.remove_range(range, Which::Clean);
-        // After the entries: unmapping first would let a fault put the old page back in between.
-        self.unmap(range, PrivateCopies::Keep);
-        busy
+        let removed = self.remove_range(range, Which::Clean);
+        // After the entries: unmapping first would let a fault put the old page back in between. And all of what they covered, or the
+        // rest of a 2 MiB entry would be mapped without one (I6).
+        self.unmap(removed.reach, PrivateCopies::Keep);
+        removed.busy
     }
 
-    /// Clears the marks of the entries in `range`: their data is superseded by a copy-on-write of the extent (pitfall 39).
-    pub(crate) fn forget_dirty(&self, range: PageRange) {
-        let mut tree = self.tree.lock();
-        let mut rest = range;
-        while let Some(found) = tree.first_marked_in(rest, Mark::Dirty) {
-            tree.clear_mark(found.start, Mark::Dirty);
-            tree.clear_mark(found.start, Mark::ToWrite);
-            rest = PageRange::between(found.start.plus(found.entry.order().pages()), range.end);
-        }
+    /// Whether some entry in `range` stands for no storage: zeros may be mapped there, or be about to be.
+    pub fn may_show_zeros(&self, range: PageRange) -> bool {
+        self.tree.lock().iter_range(range).any(|found| !found.entry.is_mapped())
     }
 
     /// Takes the zeros out of every mapping of `range`, and every entry that stands for no storage: from now on a fault
@@ -95,8 +121,8 @@ impl<W: World> Mapping<W> {
     /// Waits for the faults under way. For real memory: before somebody else may write the file, or this process writes it natively.
     pub fn revoke_zeros(&self, range: PageRange) {
         let _no_faults = self.fault_lock.exclusive();
-        self.remove_range(range, Which::Unmapped);
-        self.unmap(range, PrivateCopies::Keep);
+        let removed = self.remove_range(range, Which::Unmapped);
+        self.unmap(removed.reach, PrivateCopies::Keep);
     }
 
     /// Changes the file's length. Pages beyond the new end are unmapped everywhere, private copies too; loads there end in
@@ -106,7 +132,8 @@ impl<W: World> Mapping<W> {
     /// Source: SEMANTICS 7.2; ftruncate(2).
     ///
     /// # Errors
-    /// As the file system and the media say. Nothing is lost then: the length is as before, or the storage beyond it is not yet free.
+    /// As the file system and the media say. The length is as before then, or the storage beyond it is not yet free; of what lay beyond
+    /// the new end, the rest of the new last page may be zeros already.
     #[doc(alias = "setattr_size")]
     pub fn truncate(&self, bytes: u64) -> Result<(), IoError> {
         let old = self.filesystem.size_bytes();
@@ -115,8 +142,10 @@ impl<W: World> Mapping<W> {
         self.writeback_edges(cut)?;
         // Whichever end comes first: what lies behind it in its page must be zeros before it can be seen.
         let end = bytes.min(old);
-        self.zero_bytes(end, PageIndex::of_byte(end).plus(1).byte() - end)?;
+        self.zero_bytes(end, end.next_multiple_of(PAGE_BYTES) - end)?;
         self.filesystem.set_size(bytes)?;
+        // Before the end, an entry that reaches over it goes as well, but private copies stay.
+        self.unmap(PageRange::between(self.reach(cut).start, cut.start), PrivateCopies::Keep);
         self.unmap(cut, PrivateCopies::Drop);
         self.remove_range(cut, Which::All);
         self.filesystem.free(cut)
@@ -135,16 +164,16 @@ impl<W: World> Mapping<W> {
         let whole =
             PageRange::between(PageIndex(offset.div_ceil(PAGE_BYTES)), PageIndex::of_byte(end));
         let _no_faults = self.break_layouts(whole);
-        self.writeback_edges(whole)?;
+        // Of what is flushed only what sticks out of the range has to be; but so does Linux.
+        self.writeback(PageRange::of_bytes(offset, length_bytes))?;
         let head_end = end.min(whole.start.byte());
         self.zero_bytes(offset, head_end - offset)?;
-        if whole.end.byte() >= head_end && whole.end >= whole.start {
-            self.zero_bytes(whole.end.byte().max(head_end), end - whole.end.byte().max(head_end))?;
-        }
+        let tail = end.min(whole.end.byte().max(head_end));
+        self.zero_bytes(tail, end - tail)?;
         if whole.is_empty() {
             return Ok(());
         }
-        self.unmap(whole, PrivateCopies::Keep);
+        self.unmap(self.reach(whole), PrivateCopies::Keep);
         self.remove_range(whole, Which::All);
         self.filesystem.free(whole)
     }
@@ -162,7 +191,7 @@ impl<W: World> Mapping<W> {
     ) -> Result<T, IoError> {
         let _no_faults = self.break_layouts(range);
         self.writeback(range)?;
-        self.unmap(range, PrivateCopies::Keep);
+        self.unmap(self.reach(range), PrivateCopies::Keep);
         self.remove_range(range, Which::All);
         change(&self.filesystem)
     }

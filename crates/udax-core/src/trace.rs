@@ -129,17 +129,19 @@ pub trait Tracer: Send + Sync {
     fn event(&self, event: &TraceEvent);
 }
 
+/// Names joined by `|`, without blanks: scripts count words. No flag at all is `0`, which keeps their number.
 struct Flags<T>(T);
 
-impl fmt::Display for Flags<FaultFlags> {
+impl<T: bitflags::Flags> fmt::Display for Flags<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        bitflags::parser::to_writer(&self.0, f)
-    }
-}
-
-impl fmt::Display for Flags<FaultResult> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        bitflags::parser::to_writer(&self.0, f)
+        if self.0.is_empty() {
+            return f.write_str("0");
+        }
+        for (place, (name, _)) in self.0.iter_names().enumerate() {
+            let joint = if place == 0 { "" } else { "|" };
+            write!(f, "{joint}{name}")?;
+        }
+        Ok(())
     }
 }
 
@@ -186,30 +188,32 @@ impl FaultPlace {
         )
     }
 
-    fn entry(&self, f: &mut fmt::Formatter<'_>, entry: Option<Entry>) -> fmt::Result {
-        let word = entry.map_or(0, Entry::word);
-        write!(
-            f,
-            "{} {} address {:#x} radix_entry {word:#x}",
-            self.inode,
-            self.sharing(),
-            self.address
-        )
+    /// What the events of one entry begin with: `access` is empty where they do not tell it.
+    fn place(&self, f: &mut fmt::Formatter<'_>, access: &str) -> fmt::Result {
+        write!(f, "{} {}{access} address {:#x}", self.inode, self.sharing(), self.address)
     }
 }
 
 impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let access = |write: bool| if write { "write" } else { "read" };
+        let access = |write: bool| if write { " write" } else { " read" };
+        let word = |entry: Option<Entry>| entry.map_or(0, Entry::word);
         write!(f, "{}: ", self.name())?;
         match self {
             Self::PmdFault(place) => place.pmd(f, FaultResult::empty()),
             Self::PmdFaultDone(place, result) => place.pmd(f, *result),
-            Self::PmdLoadHole { place, entry } => place.entry(f, Some(*entry)),
-            Self::PmdLoadHoleFallback { place, entry } => place.entry(f, *entry),
+            Self::PmdLoadHole { place, entry } => {
+                place.place(f, "")?;
+                write!(f, " radix_entry {:#x}", entry.word())
+            }
+            Self::PmdLoadHoleFallback { place, entry } => {
+                place.place(f, "")?;
+                write!(f, " radix_entry {:#x}", word(*entry))
+            }
             Self::PmdInsertMapping { place, length, frame, entry, write } => {
-                place.entry(f, Some(*entry))?;
-                write!(f, " {} length {length:#x} pfn {frame:#x}", access(*write))
+                place.place(f, access(*write))?;
+                let word = entry.word();
+                write!(f, " length {length:#x} pfn {frame:#x} radix_entry {word:#x}")
             }
             Self::PteFault(place) => place.pte(f, FaultResult::empty()),
             Self::PteFaultDone(place, result)
@@ -217,8 +221,8 @@ impl fmt::Display for TraceEvent {
             | Self::InsertPfnMkwrite(place, result)
             | Self::InsertPfnMkwriteNoEntry(place, result) => place.pte(f, *result),
             Self::InsertMapping { place, entry, write } => {
-                place.entry(f, Some(*entry))?;
-                write!(f, " {}", access(*write))
+                place.place(f, access(*write))?;
+                write!(f, " radix_entry {:#x}", entry.word())
             }
             Self::WritebackRange { inode, start, end }
             | Self::WritebackRangeDone { inode, start, end } => {

@@ -37,7 +37,9 @@ impl<W: World> Mapping<W> {
     /// The first error stops it; it is also recorded for a later [`sync`](Self::sync).
     #[doc(alias = "dax_writeback_mapping_range")]
     pub fn writeback(&self, range: PageRange) -> Result<(), IoError> {
-        if range.is_empty() || self.tree.lock().is_empty() {
+        let everything = PageRange::from(PageIndex(0));
+        // What another sync is at work on is dirty until it has been flushed, so nothing under way is missed here.
+        if range.is_empty() || self.tree.lock().first_marked_in(everything, Mark::Dirty).is_none() {
             return Ok(());
         }
         let (inode, start, end) = (self.inode, range.start, PageIndex(range.end.0 - 1));
@@ -87,7 +89,7 @@ impl<W: World> Mapping<W> {
     }
 
     /// Write-protect, flush, clear: in this order, under the entry lock (docs/concurrency.md, "Store and writeback").
-    fn writeback_locked(&self, locked: &LockedEntry<'_, W>) -> Result<(), IoError> {
+    pub(crate) fn writeback_locked(&self, locked: &LockedEntry<'_, W>) -> Result<(), IoError> {
         let (entry, pages) = (locked.entry(), locked.pages());
         let Some(start) = Entry::frame(entry) else { return Ok(()) };
         let frames = FrameRange { start, count: pages.len() };

@@ -3,6 +3,7 @@
 use super::{Fault, FaultOutcome, Served};
 use crate::entry::Kind;
 use crate::error::{InstallError, IoError, IoErrorKind};
+use crate::grab::Run;
 use crate::index::Mark;
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
@@ -50,10 +51,35 @@ impl<W: World> Mapping<W> {
             && iomap.metadata_dirty
     }
 
-    /// What to ask the file system: the unit; for loads also what the caller wants ahead of it.
-    pub(super) fn range_to_ask(fault: &Fault<'_, W>, unit: PageRange) -> PageRange {
-        let ahead = if fault.is_shared_write() { 0 } else { fault.ahead };
-        PageRange::between(unit.start, unit.end.plus(ahead))
+    /// The entries ahead that the caller wants filled too, as far as VMA and file go. None behind a PMD entry that a small fault
+    /// works under, as there is nothing to take, and none for a private copy.
+    pub(super) fn run_ahead<'m>(
+        &'m self,
+        fault: &Fault<'_, W>,
+        locked: &LockedEntry<'m, W>,
+        unit: PageRange,
+    ) -> Run<'m, W> {
+        let order = if unit.len() == 1 { Order::Pte } else { Order::Pmd };
+        let wanted =
+            if locked.pages() == unit && !fault.is_private_write() { fault.ahead } else { 0 };
+        if wanted == 0 {
+            return self.grab_ahead(unit.end, unit.end, order);
+        }
+        let mut end = unit.end.plus(wanted).min(fault.vma.pages.end).min(self.pages_in_file());
+        if order == Order::Pte && fault.vma.colours_agree() {
+            // Small entries stay in their 2 MiB, so that the next one can still be had whole.
+            end = end.min(unit.start.align_down(Order::Pmd).plus(Order::Pmd.pages()));
+        }
+        self.grab_ahead(unit.end, end, order)
+    }
+
+    /// What to ask the file system: the unit; for loads also the run behind it. A store allocates no more than it needs.
+    pub(super) fn range_to_ask(
+        fault: &Fault<'_, W>,
+        unit: PageRange,
+        run: &Run<'_, W>,
+    ) -> PageRange {
+        if fault.is_shared_write() { unit } else { run.with(unit) }
     }
 
     pub(super) fn intent(fault: &Fault<'_, W>) -> Intent {
@@ -66,36 +92,22 @@ impl<W: World> Mapping<W> {
         let _ = self.filesystem.iomap_end(iomap, if unused { 0 } else { pages });
     }
 
-    /// The pages a run may reach to: wanted, in the extent, in the VMA, in the file.
-    fn run_end(&self, fault: &Fault<'_, W>, unit: PageRange, iomap: &Iomap) -> PageIndex {
-        let wanted = unit.end.plus(fault.ahead);
-        let end = wanted.min(iomap.range.end).min(fault.vma.pages.end).min(self.pages_in_file());
-        if unit.len() == 1 && fault.vma.colours_agree() {
-            // Small entries stay in their 2 MiB, so that the next one can still be had whole.
-            return end.min(unit.start.align_down(Order::Pmd).plus(Order::Pmd.pages()));
-        }
-        end
-    }
-
     /// Shows the zero page at the unit, and at as much of the hole behind it as was wanted and is free.
     pub(super) fn install_zeros(
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         unit: PageRange,
         iomap: &Iomap,
     ) -> Result<(), InstallError> {
         let order = if unit.len() == 1 { Order::Pte } else { Order::Pmd };
         self.insert(locked, Kind::Zero, false);
-        let end = self.run_end(fault, unit, iomap);
-        let run = self.grab_ahead(unit.end, end, order, |_| Kind::Zero);
-        if let Some(last) = run.last() {
-            let whole = PageRange::between(unit.start, last.pages().end);
-            if fault.vma.space.install_zeros(whole, order).is_ok() {
-                return Ok(());
-            }
-            // The entries ahead stay as they are: an entry without a translation harms nobody. The unit alone may still do.
+        run.fill(iomap.range.end, |_| Kind::Zero);
+        if !run.is_empty() && fault.vma.space.install_zeros(run.with(unit), order).is_ok() {
+            return Ok(());
         }
+        // If the whole was too much: the entries ahead stay as they are, since one without a translation harms nobody.
         fault.vma.space.install_zeros(unit, order)
     }
 
@@ -105,8 +117,8 @@ impl<W: World> Mapping<W> {
         &self,
         fault: &Fault<'_, W>,
         locked: &LockedEntry<'_, W>,
-        unit: PageRange,
-        frame: Frame,
+        run: &mut Run<'_, W>,
+        (unit, frame): (PageRange, Frame),
         iomap: &Iomap,
     ) -> Result<(), InstallError> {
         let order = if unit.len() == 1 { Order::Pte } else { Order::Pmd };
@@ -115,18 +127,18 @@ impl<W: World> Mapping<W> {
             // Before the translation is writable (I7).
             self.mark_dirty(locked);
         }
-        // Behind a PMD entry that a small fault works under there is nothing to take ahead.
-        let end = if locked.entry().order() == order {
-            self.run_end(fault, unit, iomap).min(self.contiguous_end(unit, frame, fault.ahead))
-        } else {
-            unit.end
+        let end = if run.is_empty() { unit.end } else { self.storage_end(unit, run, frame, iomap) };
+        run.fill(end, |index| Kind::Mapped(frame.plus(index.0 - unit.start.0)));
+        if rights == Rights::WritableDirty {
+            // Before, as above: an installation that fails half-way has made some of them writable.
+            run.iter().for_each(|ahead| self.mark_dirty(ahead));
+        }
+        let space = &fault.vma.space;
+        let granted = match space.install_storage(run.with(unit), frame, order, rights) {
+            // The whole was too much; the unit alone may still do.
+            Err(_) if !run.is_empty() => space.install_storage(unit, frame, order, rights)?,
+            one => one?,
         };
-        let run = self.grab_ahead(unit.end, end, order, |index| {
-            Kind::Mapped(frame.plus(index.0 - unit.start.0))
-        });
-        let whole =
-            PageRange::between(unit.start, run.last().map_or(unit.end, |last| last.pages().end));
-        let granted = fault.vma.space.install_storage(whole, frame, order, rights)?;
         if granted == Rights::WritableDirty {
             self.mark_dirty(locked);
             run.iter().for_each(|ahead| self.mark_dirty(ahead));
@@ -134,14 +146,25 @@ impl<W: World> Mapping<W> {
         Ok(())
     }
 
-    /// How far storage can be accessed behind the unit; the unit itself has been checked.
-    fn contiguous_end(&self, unit: PageRange, frame: Frame, ahead: u64) -> PageIndex {
-        if ahead == 0 {
+    /// How far storage may be mapped ahead: as far as the extent says that it lies behind `frame`, and can be accessed. The
+    /// unit itself has been checked.
+    fn storage_end(
+        &self,
+        unit: PageRange,
+        run: &Run<'_, W>,
+        frame: Frame,
+        iomap: &Iomap,
+    ) -> PageIndex {
+        let end = run.with(unit).end.min(iomap.range.end);
+        // Not behind storage of which only the unit has been copied, nor where the entry stands for other storage than the extent.
+        let follows = iomap.copy_from.is_none()
+            && matches!(iomap.backing, Backing::Mapped(first) if frame_in(iomap, first, unit.start) == frame);
+        if !follows || end <= unit.end {
             return unit.end;
         }
-        let frames = FrameRange { start: frame, count: unit.len() + ahead };
+        let frames = FrameRange { start: frame, count: end.0 - unit.start.0 };
         let granted = self.media.direct_access(frames, MediaAccess::Ordinary).unwrap_or(0);
-        unit.start.plus(granted.max(unit.len()))
+        end.min(unit.start.plus(granted.max(unit.len())))
     }
 
     /// Fills storage that replaces shared storage with what was there (pitfalls 39, 40): whole pages, before anybody sees them.

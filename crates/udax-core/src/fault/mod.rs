@@ -187,10 +187,13 @@ impl<W: World> Mapping<W> {
             }
         };
         if try_pmd && fault.vma.huge_pages == crate::vma::HugePages::Allowed {
-            let outcome = self.pmd_fault(fault);
+            // A 2 MiB fault never counts as one on a translation that is there (MKWRITE); and after a fallback none is.
+            let fault = Fault { translation_present: false, ..*fault };
+            let outcome = self.pmd_fault(&fault);
             if outcome.served != Served::Fallback {
                 return outcome;
             }
+            return self.pte_fault(&fault);
         }
         self.pte_fault(fault)
     }

@@ -3,7 +3,7 @@
 use super::insert::frame_in;
 use super::{Access, Fault, FaultOutcome, Served};
 use crate::entry::Kind;
-use crate::grab::GrabError;
+use crate::grab::{GrabError, Run};
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
 use crate::seams::{
@@ -118,12 +118,13 @@ impl<W: World> Mapping<W> {
         if fault.vma.space.pmd(fault.index) == Pmd::Table {
             return Ok(FaultOutcome::new(Served::Retry, Order::Pmd));
         }
-        let asked = Self::range_to_ask(fault, unit);
+        let mut run = self.run_ahead(fault, &locked, unit);
+        let asked = Self::range_to_ask(fault, unit, &run);
         let iomap = self
             .filesystem
             .iomap_begin(asked, Self::intent(fault))
             .map_err(|_| NotHuge::FilesystemError)?;
-        let served = self.pmd_serve(fault, &mut locked, &iomap, unit);
+        let served = self.pmd_serve(fault, &mut locked, &mut run, &iomap);
         let outcome = served.unwrap_or_else(|_| FaultOutcome::new(Served::Fallback, Order::Pmd));
         self.end_iomap(&iomap, &outcome, PMD_PAGES);
         served
@@ -133,19 +134,20 @@ impl<W: World> Mapping<W> {
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         iomap: &Iomap,
-        unit: PageRange,
     ) -> Result<FaultOutcome, NotHuge> {
+        let unit = locked.pages();
         if !iomap.range.covers(unit) {
             return Err(NotHuge::ExtentTooShort);
         }
         match iomap.backing {
             Backing::Mapped(first) => {
                 let frame = frame_in(iomap, first, unit.start);
-                self.pmd_storage(fault, locked, iomap, unit, frame)
+                self.pmd_storage(fault, locked, run, iomap, frame)
             }
             Backing::Hole | Backing::Unwritten if !fault.is_shared_write() => {
-                self.pmd_hole(fault, locked, iomap, unit)
+                self.pmd_hole(fault, locked, run, iomap)
             }
             Backing::Hole | Backing::Unwritten | Backing::Other => Err(NotHuge::FilesystemError),
         }
@@ -155,10 +157,11 @@ impl<W: World> Mapping<W> {
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         iomap: &Iomap,
-        unit: PageRange,
         frame: Frame,
     ) -> Result<FaultOutcome, NotHuge> {
+        let unit = locked.pages();
         let frames = FrameRange { start: frame, count: PMD_PAGES };
         let granted = self.media.direct_access(frames, MediaAccess::Ordinary);
         if !frame.is_pmd_aligned() || granted.map_or(true, |granted| granted < PMD_PAGES) {
@@ -178,7 +181,7 @@ impl<W: World> Mapping<W> {
             entry,
             write,
         });
-        Ok(match self.install_storage(fault, locked, unit, frame, iomap) {
+        Ok(match self.install_storage(fault, locked, run, (unit, frame), iomap) {
             Ok(()) => FaultOutcome::new(Served::Installed, Order::Pmd),
             Err(error) => FaultOutcome::not_installed(error, Order::Pmd),
         })
@@ -188,14 +191,15 @@ impl<W: World> Mapping<W> {
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         iomap: &Iomap,
-        unit: PageRange,
     ) -> Result<FaultOutcome, NotHuge> {
+        let unit = locked.pages();
         if let Some(frame) = locked.frame_of(unit.start) {
             // As with 4 KiB: storage that an entry stands for is never hidden by zeros.
-            return self.pmd_storage(fault, locked, iomap, unit, frame);
+            return self.pmd_storage(fault, locked, run, iomap, frame);
         }
-        let installed = self.install_zeros(fault, locked, unit, iomap);
+        let installed = self.install_zeros(fault, locked, run, unit, iomap);
         let entry = locked.entry();
         match installed {
             Ok(()) => {

@@ -2,14 +2,16 @@
 
 use super::insert::frame_in;
 use super::{Fault, FaultOutcome, Served};
-use crate::entry::Kind;
+use crate::entry::{Entry, Kind};
 use crate::error::{IoError, IoErrorKind};
-use crate::grab::GrabError;
+use crate::grab::{GrabError, Run};
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
-use crate::seams::{AddressSpace, Backing, Filesystem, Iomap, Media, MediaAccess, Pmd, World};
+use crate::seams::{
+    AddressSpace, Backing, Filesystem, Iomap, Media, MediaAccess, Pmd, PrivateCopies, World,
+};
 use crate::trace::{FaultResult, TraceEvent};
-use crate::units::{Frame, FrameRange, Order, PageRange};
+use crate::units::{Frame, FrameRange, Order, PageIndex, PageRange};
 
 impl<W: World> Mapping<W> {
     #[doc(alias = "dax_iomap_pte_fault")]
@@ -37,13 +39,23 @@ impl<W: World> Mapping<W> {
             return FaultOutcome::new(Served::Installed, Order::Pte);
         }
         let unit = PageRange::unit(fault.index, Order::Pte);
-        let asked = Self::range_to_ask(fault, unit);
+        let mut run = self.run_ahead(fault, &locked, unit);
+        let asked = Self::range_to_ask(fault, unit, &run);
         let iomap = match self.filesystem.iomap_begin(asked, Self::intent(fault)) {
             Ok(iomap) => iomap,
             Err(error) => return FaultOutcome::failed(error, Order::Pte),
         };
         let outcome = if iomap.range.contains(fault.index) {
-            self.pte_serve(fault, &mut locked, &iomap)
+            match self.leave_shared_pmd(locked, fault.index, &iomap) {
+                Ok(left) => {
+                    locked = left;
+                    self.pte_serve(fault, &mut locked, &mut run, &iomap)
+                }
+                Err(outcome) => {
+                    self.end_iomap(&iomap, &outcome, 1);
+                    return outcome;
+                }
+            }
         } else {
             FaultOutcome::failed(broken(), Order::Pte)
         };
@@ -51,10 +63,28 @@ impl<W: World> Mapping<W> {
         outcome
     }
 
+    /// A page of shared storage is about to get a copy of its own, which a PMD entry over that storage cannot tell of: a PTE entry
+    /// takes its place. What it knew dirty is flushed, and what was mapped under it unmapped (I6).
+    fn leave_shared_pmd<'m>(
+        &'m self,
+        locked: LockedEntry<'m, W>,
+        index: PageIndex,
+        iomap: &Iomap,
+    ) -> Result<LockedEntry<'m, W>, FaultOutcome> {
+        if iomap.copy_from.is_none() || locked.entry().order() == Order::Pte {
+            return Ok(locked);
+        }
+        self.writeback_locked(&locked).map_err(|error| FaultOutcome::failed(error, Order::Pte))?;
+        self.unmap(locked.pages(), PrivateCopies::Keep);
+        let new = Entry::new(Order::Pte, Kind::Empty).locked();
+        locked.downgrade(index, new).map_err(|_| FaultOutcome::new(Served::OutOfMemory, Order::Pte))
+    }
+
     fn pte_serve(
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         iomap: &Iomap,
     ) -> FaultOutcome {
         match iomap.backing {
@@ -63,13 +93,13 @@ impl<W: World> Mapping<W> {
                 if fault.is_private_write() {
                     return self.pte_copy(fault, Some(frame));
                 }
-                self.pte_storage(fault, locked, iomap, frame)
+                self.pte_storage(fault, locked, run, iomap, frame)
             }
             Backing::Hole | Backing::Unwritten if fault.is_private_write() => {
                 self.pte_copy(fault, None)
             }
             Backing::Hole | Backing::Unwritten if !fault.is_shared_write() => {
-                self.pte_hole(fault, locked, iomap)
+                self.pte_hole(fault, locked, run, iomap)
             }
             // For a store the file system must have allocated, zeroed, and answered "mapped".
             Backing::Hole | Backing::Unwritten | Backing::Other => {
@@ -96,6 +126,7 @@ impl<W: World> Mapping<W> {
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         iomap: &Iomap,
         frame: Frame,
     ) -> FaultOutcome {
@@ -116,7 +147,7 @@ impl<W: World> Mapping<W> {
         }
         let (entry, write) = (locked.entry(), fault.is_shared_write());
         self.trace(|| TraceEvent::InsertMapping { place: self.place(fault), entry, write });
-        if let Err(error) = self.install_storage(fault, locked, unit, frame, iomap) {
+        if let Err(error) = self.install_storage(fault, locked, run, (unit, frame), iomap) {
             return FaultOutcome {
                 major: iomap.is_new,
                 ..FaultOutcome::not_installed(error, Order::Pte)
@@ -129,18 +160,19 @@ impl<W: World> Mapping<W> {
         &self,
         fault: &Fault<'_, W>,
         locked: &mut LockedEntry<'_, W>,
+        run: &mut Run<'_, W>,
         iomap: &Iomap,
     ) -> FaultOutcome {
         let unit = PageRange::unit(fault.index, Order::Pte);
         if let Some(frame) = locked.frame_of(fault.index) {
             // The file system forgot storage that an entry still stands for. Zeros here could be stale; the storage cannot.
-            let installed = self.install_storage(fault, locked, unit, frame, iomap);
+            let installed = self.install_storage(fault, locked, run, (unit, frame), iomap);
             return installed.map_or_else(
                 |error| FaultOutcome::not_installed(error, Order::Pte),
                 |()| FaultOutcome::new(Served::Installed, Order::Pte),
             );
         }
-        let outcome = match self.install_zeros(fault, locked, unit, iomap) {
+        let outcome = match self.install_zeros(fault, locked, run, unit, iomap) {
             Ok(()) => FaultOutcome::new(Served::Installed, Order::Pte),
             Err(error) => FaultOutcome::not_installed(error, Order::Pte),
         };

@@ -4,7 +4,7 @@ use super::{Fault, FaultOutcome, Served};
 use crate::index::Mark;
 use crate::lock::Lookup;
 use crate::mapping::Mapping;
-use crate::seams::{AddressSpace, Rights, ShortLock, World};
+use crate::seams::{AddressSpace, Filesystem, Rights, ShortLock, World};
 use crate::trace::{FaultResult, TraceEvent};
 use crate::units::{Frame, Order, PageRange};
 use crate::waits::Waiting;
@@ -21,7 +21,9 @@ impl<W: World> Mapping<W> {
     ) -> FaultOutcome {
         let unit = PageRange::unit(fault.index, order);
         // No mark before this: the commit would clear it for nothing, and it must come after the last flush.
-        if let Err(error) = self.sync(unit) {
+        // An earlier error of a writeback is not for this store to report: it stays for the next sync.
+        let durable = self.writeback(unit).and_then(|()| self.filesystem.commit(unit));
+        if let Err(error) = durable {
             return FaultOutcome {
                 error: Some(error),
                 ..FaultOutcome::new(Served::BusError, order)

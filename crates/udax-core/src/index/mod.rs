@@ -22,4 +22,4 @@ mod tree;
 mod tests;
 
 pub(crate) use marks::Mark;
-pub(crate) use tree::{Found, Index, InsertError, OutOfMemory};
+pub(crate) use tree::{Found, Index, InsertError};

@@ -162,10 +162,12 @@ pub(super) struct Spares {
     inner_count: usize,
     /// Nodes in existence, in the tree or spare.
     allocated: usize,
-    limit: Option<usize>,
+    /// How many may exist.
+    pub(super) limit: Option<usize>,
 }
 
 impl Spares {
+    /// Lets at most `limit` nodes exist, and drops the spares.
     pub(super) fn set_limit(&mut self, limit: Option<usize>) {
         self.allocated -= self.count();
         self.leaf = None;
@@ -182,12 +184,6 @@ impl Spares {
     #[cfg(test)]
     pub(super) fn in_use(&self) -> usize {
         self.allocated - self.count()
-    }
-
-    /// Nodes in the tree and spare.
-    #[cfg(test)]
-    pub(super) fn existing(&self) -> usize {
-        self.allocated
     }
 
     /// Allocates until there are spares for `need`. What was allocated before a failure stays, as spares.

@@ -73,6 +73,7 @@ impl Index {
 
     /// How many pages the entries cover together.
     #[doc(alias = "nrpages")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody reports it yet"))]
     pub(crate) const fn pages(&self) -> u64 {
         self.pages
     }
@@ -294,7 +295,8 @@ impl Index {
         old.entry
     }
 
-    /// Removes the entry that covers `index`, all of it, with its marks. Nodes that it leaves empty go.
+    /// Removes the entry that covers `index`, all of it, with its marks. Nodes that it leaves empty go, but until the next
+    /// insert succeeds an entry of the same order can be put back there without memory.
     #[doc(alias = "radix_tree_delete")]
     pub(crate) fn remove(&mut self, index: PageIndex) -> Option<Found> {
         if index.0 > last_index(self.height) {

@@ -1,0 +1,245 @@
+//! What is known of a file's holes, and the answers that follow from it. No system calls here.
+//!
+//! Three sets of pages, disjoint but for `data` and `assigned`; a page in none of them is *unknown*, and unknown counts as
+//! mapped: the host kernel's own mapping is always right.
+//! - `holes`: a survey saw no data, and no mapping may show these pages natively. They, and they alone, may be zeros.
+//! - `data`: a survey saw data somewhere in the 2 MiB unit.
+//! - `assigned`: some mapping may show these units natively. A store there tells nobody, so no survey can make them holes.
+//!
+//! Holes and data are learnt only while the map is trusted: while somebody vouches that nobody writes the file unseen.
+
+use crate::range_set::RangeSet;
+use udax_core::{Backing, Frame, Intent, Iomap, Order, PMD_PAGES, PageIndex, PageRange};
+
+/// No answer goes further than this: 1 GiB.
+const LOOK_AHEAD_PAGES: u64 = 1 << 18;
+
+/// The moment at which somebody looked: what was seen may be learnt only if nothing has changed since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    changes: u64,
+    trusts: u64,
+}
+
+/// Why nothing was learnt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// Something was assigned or released since, or trust was lost and won: look again.
+    Changed,
+    /// Nobody vouches for the file any more.
+    Distrusted,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct HoleMap {
+    holes: RangeSet,
+    data: RangeSet,
+    assigned: RangeSet,
+    /// How many times anything was assigned or released.
+    changes: u64,
+    /// Odd while the map is trusted.
+    trusts: u64,
+}
+
+impl HoleMap {
+    pub(crate) fn now(&self) -> Moment {
+        Moment { changes: self.changes, trusts: self.trusts }
+    }
+
+    /// Whether somebody vouches for the file.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusts % 2 == 1
+    }
+
+    /// The answer for the start of `range`, which is not empty. Whatever is answered as mapped is assigned by that.
+    pub(crate) fn answer(&mut self, range: PageRange, intent: Intent, eof: PageIndex) -> Iomap {
+        if range.start >= eof {
+            return self.answer_past_eof(range, intent);
+        }
+        let unit = range.start.align_down(Order::Pmd);
+        let limit = unit.plus(LOOK_AHEAD_PAGES).min(eof);
+        let wanted_end = units_out(range).end;
+        match self.holes.run_at(range.start) {
+            Some(hole) => match intent {
+                Intent::Read | Intent::Zero => {
+                    extent(PageRange::between(range.start, hole.end.min(limit)), Backing::Hole)
+                }
+                // No further than asked: the next unit is a hole still, and costs nothing as long as it is one.
+                Intent::Write => {
+                    self.mapped(range.start, hole.end.min(wanted_end).min(limit), Allocated::Now)
+                }
+            },
+            None => {
+                let known_end = self.end_of_known(range.start, limit);
+                let allocated =
+                    if known_end > range.start { Allocated::Before } else { Allocated::Now };
+                let next_hole = self.holes.first_in(PageRange::between(range.start, limit));
+                let end = known_end
+                    .max(wanted_end)
+                    .min(limit)
+                    .min(next_hole.map_or(limit, |hole| hole.start));
+                match intent {
+                    Intent::Write => self.mapped(range.start, end, allocated),
+                    Intent::Read | Intent::Zero => self.mapped(range.start, end, Allocated::Before),
+                }
+            }
+        }
+    }
+
+    /// Past the end there is nothing to zero; for all else the host kernel has the answer: SIGBUS, or storage that a growing
+    /// write(2) makes.
+    fn answer_past_eof(&mut self, range: PageRange, intent: Intent) -> Iomap {
+        match intent {
+            Intent::Zero => extent(range, Backing::Hole),
+            Intent::Read => self.mapped(range.start, range.end, Allocated::Before),
+            Intent::Write if self.assigned.contains(range.start) => {
+                self.mapped(range.start, range.end, Allocated::Before)
+            }
+            Intent::Write => self.mapped(range.start, range.end, Allocated::Now),
+        }
+    }
+
+    fn mapped(&mut self, start: PageIndex, end: PageIndex, allocated: Allocated) -> Iomap {
+        let range = PageRange::between(start, end);
+        self.assign(range);
+        let mut iomap = extent(range, Backing::Mapped(Frame(start.0)));
+        iomap.is_new = matches!(allocated, Allocated::Now);
+        iomap
+    }
+
+    /// Where the run of units that hold data or are assigned ends, if `start` is in one; else `start`.
+    fn end_of_known(&self, start: PageIndex, limit: PageIndex) -> PageIndex {
+        let mut end = start;
+        while end < limit {
+            let run = self.assigned.run_at(end).or_else(|| self.data.run_at(end));
+            let Some(run) = run else { break };
+            end = run.end;
+        }
+        end.min(limit)
+    }
+
+    /// Some mapping may show these pages natively from now on; every unit they touch is served mapped.
+    pub(crate) fn assign(&mut self, range: PageRange) {
+        let units = units_out(range);
+        let was_hole = self.holes.remove(units);
+        if self.assigned.insert(units) || was_hole {
+            self.changes += 1;
+        }
+    }
+
+    /// No mapping shows them natively any more. What they hold is unknown then.
+    pub(crate) fn release(&mut self, range: PageRange) {
+        let units = units_in(range);
+        self.data.remove(units);
+        self.assigned.remove(units);
+        self.changes += 1;
+    }
+
+    /// A proof holds from now on that nobody writes the file unseen.
+    pub(crate) fn trust(&mut self) {
+        if !self.is_trusted() {
+            self.trusts += 1;
+        }
+    }
+
+    /// It holds no more: nothing is known. What is assigned stays so.
+    pub(crate) fn distrust(&mut self) {
+        if self.is_trusted() {
+            self.trusts += 1;
+        }
+        self.holes.clear();
+        self.data.clear();
+    }
+
+    /// Where the run of pages ends of which something is known, if `start` is in one; else `start`.
+    pub(crate) fn end_of_surveyed(&self, start: PageIndex, limit: PageIndex) -> PageIndex {
+        let mut end = start;
+        while let Some(run) = self.holes.run_at(end).filter(|_| end < limit) {
+            end = run.end;
+        }
+        let known = self.end_of_known(end, limit);
+        if known > end { self.end_of_surveyed(known, limit) } else { end.min(limit) }
+    }
+
+    /// There was no data in `run` at `moment`; it starts on a unit and ends on one, or at the end of the file.
+    pub(crate) fn learn_holes(&mut self, run: PageRange, moment: Moment) -> Result<(), Refused> {
+        if !self.is_trusted() {
+            return Err(Refused::Distrusted);
+        }
+        if moment != self.now() {
+            return Err(Refused::Changed);
+        }
+        self.data.remove(run);
+        self.holes.insert(run);
+        let taken: Vec<PageRange> = self.assigned.iter_in(run).collect();
+        for taken in taken {
+            self.holes.remove(taken);
+        }
+        Ok(())
+    }
+
+    /// There is data in every unit of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
+    /// look does no harm: it is served mapped.
+    pub(crate) fn learn_data(&mut self, range: PageRange) {
+        if self.is_trusted() {
+            let units = units_out(range);
+            self.holes.remove(units);
+            self.data.insert(units);
+        }
+    }
+
+    /// The length changed from `before` to `after` pages: what was cut off is gone, what was added is a hole.
+    pub(crate) fn resized(&mut self, before: PageIndex, after: PageIndex, moment: Moment) {
+        let cut = PageRange::from(after);
+        self.holes.remove(cut);
+        self.data.remove(units_out(cut));
+        // The unit that the old end stands in becomes no hole by this unless it was one up to there.
+        let from = match before.0.checked_sub(1).map(PageIndex) {
+            Some(last) if self.holes.contains(last) => before,
+            Some(_) | None => units_in(PageRange::from(before)).start,
+        };
+        // Refused, it is served mapped, which is right too.
+        let _ = self.learn_holes(PageRange::between(from, after), moment);
+    }
+
+    /// `range` was punched in a file of `eof` pages.
+    pub(crate) fn punched(&mut self, range: PageRange, eof: PageIndex, moment: Moment) {
+        // Units that it touched may have lost their last data: they are unknown.
+        self.data.remove(units_out(range));
+        let whole = if range.end >= eof { PageRange::from(range.start) } else { range };
+        let run = units_in(whole).intersect(PageRange::between(PageIndex(0), eof));
+        let _ = self.learn_holes(run, moment);
+    }
+
+    pub(crate) fn hole_pages(&self, range: PageRange) -> u64 {
+        self.holes.pages_in(range)
+    }
+}
+
+enum Allocated {
+    Before,
+    Now,
+}
+
+const fn extent(range: PageRange, backing: Backing) -> Iomap {
+    Iomap { range, backing, is_new: false, metadata_dirty: false, copy_from: None }
+}
+
+/// Every 2 MiB unit that has a page in `range`.
+pub(crate) const fn units_out(range: PageRange) -> PageRange {
+    if range.is_empty() {
+        return range;
+    }
+    PageRange { start: range.start.align_down(Order::Pmd), end: unit_end(range.end) }
+}
+
+/// The 2 MiB units that lie whole in `range`.
+pub(crate) const fn units_in(range: PageRange) -> PageRange {
+    let end = if range.end.0 == u64::MAX { range.end } else { range.end.align_down(Order::Pmd) };
+    PageRange::between(unit_end(range.start), end)
+}
+
+/// `index` if a unit starts there, else where the next one starts.
+const fn unit_end(index: PageIndex) -> PageIndex {
+    if index.colour() == 0 { index } else { index.align_down(Order::Pmd).plus(PMD_PAGES) }
+}

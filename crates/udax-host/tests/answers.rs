@@ -1,0 +1,228 @@
+//! What a file of a mounted file system answers the engine, on tmpfs and on the disk.
+
+mod common;
+
+use common::{Bench, UNIT_BYTES, everything, page, pages, places, sparse};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use udax_core::{
+    Backing, Filesystem, Frame, FrameRange, Intent, IoErrorKind, Media, MediaAccess, PMD_PAGES,
+    PageIndex,
+};
+use udax_host::HostIo;
+
+fn everywhere(check: impl Fn(&PathBuf)) {
+    for place in places() {
+        eprintln!("on {}", place.display());
+        check(&place);
+    }
+}
+
+fn read(bench: &Bench, start: u64, end: u64) -> (Backing, u64) {
+    let iomap = bench.begin(pages(start, end), Intent::Read);
+    (iomap.backing, iomap.range.end.0)
+}
+
+#[test]
+fn a_hole_is_offered_up_to_the_unit_with_data() {
+    everywhere(|place| {
+        let bench = sparse(place, 8 * UNIT_BYTES);
+        bench.write_page(3 * PMD_PAGES + 77);
+        assert_eq!(bench.survey(), 7 * PMD_PAGES);
+        assert_eq!(read(&bench, 0, 1), (Backing::Hole, 3 * PMD_PAGES));
+        assert_eq!(read(&bench, 700, 701), (Backing::Hole, 3 * PMD_PAGES));
+        let unit = 3 * PMD_PAGES;
+        assert_eq!(read(&bench, unit, unit + 1), (Backing::Mapped(Frame(unit)), 4 * PMD_PAGES));
+        assert_eq!(read(&bench, 4 * PMD_PAGES, 5 * PMD_PAGES), (Backing::Hole, 8 * PMD_PAGES));
+    });
+}
+
+#[test]
+fn the_last_unit_counts_up_to_the_last_page_of_the_file() {
+    everywhere(|place| {
+        let bench = sparse(place, UNIT_BYTES + 4097);
+        assert_eq!(bench.survey(), PMD_PAGES + 2);
+        assert_eq!(read(&bench, 0, 1), (Backing::Hole, PMD_PAGES + 2));
+        assert_eq!(read(&bench, PMD_PAGES, 2 * PMD_PAGES), (Backing::Hole, PMD_PAGES + 2));
+        let small = sparse(place, 5000);
+        assert_eq!((small.survey(), read(&small, 0, 512)), (2, (Backing::Hole, 2)));
+        let empty = sparse(place, 0);
+        assert_eq!((empty.survey(), read(&empty, 0, 1)), (0, (Backing::Mapped(Frame(0)), 1)));
+    });
+}
+
+#[test]
+fn what_was_not_surveyed_is_mapped() {
+    everywhere(|place| {
+        let bench = sparse(place, 4 * UNIT_BYTES);
+        bench.host.survey(pages(PMD_PAGES, 2 * PMD_PAGES)).unwrap();
+        assert_eq!(read(&bench, 0, 1), (Backing::Mapped(Frame(0)), PMD_PAGES));
+        assert_eq!(read(&bench, PMD_PAGES, PMD_PAGES + 1), (Backing::Hole, 2 * PMD_PAGES));
+    });
+}
+
+#[test]
+fn a_first_store_assigns_its_unit_and_no_other() {
+    everywhere(|place| {
+        let bench = sparse(place, 4 * UNIT_BYTES);
+        bench.survey();
+        let first = bench.begin(page(PMD_PAGES + 9), Intent::Write);
+        assert!(first.is_new);
+        assert_eq!(first.range, pages(PMD_PAGES + 9, 2 * PMD_PAGES));
+        let second = bench.begin(page(PMD_PAGES), Intent::Write);
+        assert!(!second.is_new, "assigned before");
+        assert_eq!(read(&bench, 0, 1), (Backing::Hole, PMD_PAGES));
+        assert_eq!(read(&bench, 2 * PMD_PAGES, 2 * PMD_PAGES + 1).0, Backing::Hole);
+        assert_eq!(
+            bench.file.metadata().unwrap().blocks(),
+            0,
+            "the host allocates, not the answer"
+        );
+        assert_eq!(bench.survey(), 3 * PMD_PAGES, "a survey does not see the assignment away");
+    });
+}
+
+#[test]
+fn punched_storage_is_a_hole_again_unless_a_mapping_may_show_it() {
+    everywhere(|place| {
+        let bench = sparse(place, 4 * UNIT_BYTES);
+        bench.write_page(0);
+        bench.write_page(PMD_PAGES);
+        bench.survey();
+        assert_eq!(bench.begin(page(0), Intent::Read).range, pages(0, 2 * PMD_PAGES));
+        bench.host.release(pages(PMD_PAGES, 2 * PMD_PAGES));
+        bench.host.survey(everything()).unwrap();
+
+        bench.host.free(pages(0, 2 * PMD_PAGES)).unwrap();
+        assert_eq!(bench.io.seek_data(0), Ok(None), "the storage was not given back");
+        assert_eq!(read(&bench, 0, 1).0, Backing::Mapped(Frame(0)), "a mapping shows it");
+        assert_eq!(read(&bench, PMD_PAGES, PMD_PAGES + 1), (Backing::Hole, 4 * PMD_PAGES));
+        bench.host.release(everything());
+        assert_eq!(bench.survey(), 4 * PMD_PAGES);
+    });
+}
+
+#[test]
+fn truncation_cuts_holes_off_and_growth_adds_them() {
+    everywhere(|place| {
+        let bench = sparse(place, 2 * UNIT_BYTES);
+        bench.survey();
+        bench.host.set_size(5 * 4096 + 1).unwrap();
+        assert_eq!(bench.host.size_bytes(), 5 * 4096 + 1);
+        assert_eq!(bench.host.hole_pages(everything()), 6);
+        bench.host.set_size(3 * UNIT_BYTES).unwrap();
+        assert_eq!(read(&bench, 2, 3), (Backing::Hole, 3 * PMD_PAGES));
+
+        // A unit that a mapping shows natively stays what it is through both.
+        bench.begin(page(2 * PMD_PAGES), Intent::Write);
+        bench.host.set_size(UNIT_BYTES).unwrap();
+        bench.host.set_size(3 * UNIT_BYTES).unwrap();
+        assert_eq!(bench.host.hole_pages(everything()), 2 * PMD_PAGES);
+    });
+}
+
+#[test]
+fn growth_makes_no_hole_of_the_unit_with_data_at_the_old_end() {
+    everywhere(|place| {
+        let bench = sparse(place, 3 * 4096);
+        bench.write_page(1);
+        bench.survey();
+        bench.host.set_size(2 * UNIT_BYTES).unwrap();
+        assert_eq!(read(&bench, 0, 1), (Backing::Mapped(Frame(0)), PMD_PAGES));
+        assert_eq!(read(&bench, PMD_PAGES, PMD_PAGES + 1), (Backing::Hole, 2 * PMD_PAGES));
+    });
+}
+
+#[test]
+fn a_unit_that_lost_its_data_piece_by_piece_is_found_by_the_next_survey() {
+    everywhere(|place| {
+        let bench = sparse(place, 2 * UNIT_BYTES);
+        for index in [1, 300, PMD_PAGES + 5] {
+            bench.write_page(index);
+        }
+        bench.survey();
+        bench.host.free(pages(0, 100)).unwrap();
+        assert_eq!(bench.survey(), 0);
+        bench.host.free(pages(200, 400)).unwrap();
+        assert_eq!(bench.survey(), PMD_PAGES);
+        bench.host.set_size((PMD_PAGES + 3) * 4096).unwrap();
+        assert_eq!(bench.survey(), PMD_PAGES + 3);
+    });
+}
+
+#[test]
+fn nothing_is_a_hole_without_trust() {
+    everywhere(|place| {
+        let bench = sparse(place, 4 * UNIT_BYTES);
+        assert_eq!(bench.survey(), 4 * PMD_PAGES);
+        bench.host.distrust();
+        assert_eq!(read(&bench, 0, 1).0, Backing::Mapped(Frame(0)));
+        assert_eq!(bench.survey(), 0);
+        bench.host.free(everything()).unwrap();
+        bench.host.set_size(6 * UNIT_BYTES).unwrap();
+        assert_eq!(bench.host.hole_pages(everything()), 0, "an act of our own is no proof");
+        bench.host.trust();
+        assert_eq!(bench.host.hole_pages(everything()), 0, "trust alone knows nothing");
+        assert_eq!(bench.survey(), 5 * PMD_PAGES, "all but the unit that was answered as mapped");
+    });
+}
+
+#[test]
+fn past_the_end_the_host_kernel_answers() {
+    everywhere(|place| {
+        let bench = sparse(place, 4096);
+        bench.survey();
+        assert_eq!(read(&bench, 600, 601), (Backing::Mapped(Frame(600)), 601));
+        assert!(bench.begin(page(5000), Intent::Write).is_new);
+        assert!(!bench.begin(page(5000), Intent::Write).is_new);
+        assert_eq!(bench.begin(page(9000), Intent::Zero).backing, Backing::Hole);
+        let last = bench.begin(common::everything().intersect(page(u64::MAX - 1)), Intent::Read);
+        assert_eq!(last.range.len(), 1);
+        let empty = bench.host.iomap_begin(pages(3, 3), Intent::Read).unwrap_err();
+        assert_eq!(empty.kind, IoErrorKind::OutOfRange);
+    });
+}
+
+#[test]
+fn a_full_file_and_an_unsupported_one_have_no_holes() {
+    everywhere(|place| {
+        let bench = sparse(place, UNIT_BYTES);
+        bench.file.write_all_at(&vec![1; 2 << 20], 0).unwrap();
+        let survey = bench.host.survey(everything()).unwrap();
+        assert_eq!((survey.hole_pages, survey.done), (0, everything()));
+        let sparse = sparse(place, UNIT_BYTES);
+        let other = udax_host::HostFile::new(sparse.io.clone(), udax_host::HostKind::Other(0x6969));
+        other.trust();
+        assert_eq!(other.survey(everything()).unwrap().hole_pages, 0);
+    });
+}
+
+#[test]
+fn storage_is_loaded_stored_and_zeroed_at_the_pages_own_offset() {
+    everywhere(|place| {
+        let bench = sparse(place, 3 * 4096 + 10);
+        let run = FrameRange { start: Frame(1), count: 9 };
+        assert_eq!(bench.host.direct_access(run, MediaAccess::Ordinary), Ok(9));
+        assert_eq!(bench.host.store(Frame(2), 5, b"abcdef"), Ok(6));
+        bench.host.zero(Frame(2), 7, 2).unwrap();
+        let mut seen = [9; 8];
+        assert_eq!(bench.host.load(Frame(2), 4, &mut seen), Ok(8));
+        assert_eq!(&seen, b"\0ab\0\0ef\0");
+        bench.host.zero(Frame(3), 0, 4096).unwrap();
+        assert_eq!(bench.host.size_bytes(), 3 * 4096 + 10, "zeroing the tail made the file longer");
+        bench.host.flush(run).unwrap();
+        bench.host.commit(everything()).unwrap();
+        let beyond = bench.host.load(Frame(u64::MAX), 0, &mut seen).unwrap_err();
+        assert_eq!(beyond.kind, IoErrorKind::OutOfRange);
+        assert_eq!(bench.host.first_pinned(run), None);
+    });
+}
+
+#[test]
+fn an_error_of_the_host_keeps_its_errno() {
+    let bench = sparse(&PathBuf::from("/dev/shm"), 4096);
+    let too_big = bench.host.set_size(u64::MAX).unwrap_err();
+    assert_eq!((too_big.kind, too_big.errno), (IoErrorKind::OutOfRange, 22));
+    assert_eq!(bench.host.size_bytes(), 4096);
+    assert_eq!(PageIndex::of_byte(bench.host.size_bytes()), PageIndex(1));
+}

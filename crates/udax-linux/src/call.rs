@@ -1,0 +1,83 @@
+//! Handing work to another thread and waiting for it.
+
+use crate::platform::{lock, wait};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+
+/// Work for the thread that empties a [`Mailbox`].
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+/// Jobs for one thread, first come, first served.
+pub(crate) struct Mailbox {
+    jobs: Mutex<VecDeque<Job>>,
+    arrived: Condvar,
+}
+
+impl Mailbox {
+    pub(crate) const fn new() -> Self {
+        Self { jobs: Mutex::new(VecDeque::new()), arrived: Condvar::new() }
+    }
+
+    /// Leaves a job, and does not wait for it.
+    pub(crate) fn post(&self, job: Job) {
+        lock(&self.jobs).push_back(job);
+        self.arrived.notify_one();
+    }
+
+    /// Waits for a job and takes it.
+    pub(crate) fn take(&self) -> Job {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if let Some(job) = jobs.pop_front() {
+                return job;
+            }
+            jobs = wait(&self.arrived, jobs);
+        }
+    }
+
+    /// Has `work` done by the thread of this mailbox, and waits for its answer.
+    ///
+    /// That thread ends the process if `work` panics, so this always returns with an answer or not at all.
+    pub(crate) fn call<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        let mut answer = None;
+        let done = Arc::new(Done::default());
+        {
+            let done = Arc::clone(&done);
+            let slot = &mut answer;
+            let job: Box<dyn FnOnce() + Send + '_> = Box::new(move || {
+                *slot = Some(work());
+                done.say();
+            });
+            // SAFETY: this only extends the lifetime of what the job borrows. Those borrows end before `wait` below returns:
+            // the job uses the slot before it says that it is done, and no more after. It runs exactly once, since the
+            // mailbox's thread never drops a job, and it ends the process instead of unwinding out of one.
+            let job: Job = unsafe {
+                std::mem::transmute::<Box<dyn FnOnce() + Send + '_>, Box<dyn FnOnce() + Send>>(job)
+            };
+            self.post(job);
+        }
+        done.wait();
+        answer.expect("the job has stored its answer before it said so")
+    }
+}
+
+/// Said once, waited for by one.
+#[derive(Default)]
+struct Done {
+    said: Mutex<bool>,
+    change: Condvar,
+}
+
+impl Done {
+    fn say(&self) {
+        *lock(&self.said) = true;
+        self.change.notify_one();
+    }
+
+    fn wait(&self) {
+        let mut said = lock(&self.said);
+        while !*said {
+            said = wait(&self.change, said);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! The real address space on Linux: userfaultfd, atomic replacement of mappings, leases, and a private descriptor table.
+//!
+//! All that is unsafe in the project is here, and everything that knows Linux's calls; nothing here knows what an extent is. The
+//! service threads ([`Service`]) catch the faults, a [`LinuxSpace`] is one VMA's page tables, a [`FileHandle`] one open file.
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("addresses and file offsets are taken to be of 64 bits");
+
+mod area;
+mod call;
+mod file;
+mod fork;
+mod lease;
+mod native;
+mod plain;
+mod platform;
+mod probe;
+mod runs;
+mod service;
+mod space;
+mod start;
+mod stats;
+mod sys;
+mod window;
+
+pub use area::{Prot, Sharing, VmaArea};
+pub use file::{AccessMode, FileHandle, FileInfo, file_info};
+pub use fork::at_fork;
+pub use lease::{Lease, LeaseId, LeaseReason, LeaseRefused};
+pub use native::{Mapped, NativeCalls};
+pub use platform::{StdLock, StdParker, StdPlatform};
+pub use probe::{Capabilities, UserfaultfdAccess, probe};
+pub use runs::{Run, RunState};
+pub use service::{Access, Cause, FaultEvent, Handler, Service, StartError};
+pub use space::{InPlace, LinuxSpace};
+pub use stats::{Stats, StatsSnapshot};
+pub use sys::errno::Errno;
+pub use sys::signal::SignalsBlocked;

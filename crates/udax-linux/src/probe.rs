@@ -1,0 +1,202 @@
+//! What this machine and this process may do.
+
+use crate::start::{advice, has_huge_zero_pages, private_table};
+use crate::sys::errno::Errno;
+use crate::sys::signal::SignalsBlocked;
+use crate::sys::{fd, pagemap, uffd};
+use core::ffi::CStr;
+use linux_raw_sys::general as k;
+
+/// How a userfaultfd is to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UserfaultfdAccess {
+    /// By its system call.
+    Syscall,
+    /// By `/dev/userfaultfd`.
+    Device,
+    /// Not at all.
+    Refused {
+        /// What the system call said.
+        errno: Errno,
+        /// What can be done about it.
+        advice: String,
+    },
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Capabilities {
+    /// The kernel's release, as `uname -r`.
+    pub kernel_release: String,
+    /// Whether faults can be served, and how.
+    pub userfaultfd: UserfaultfdAccess,
+    /// Features of the userfaultfd, by the kernel's names, and whether they are there. The first two are needed.
+    pub features: Vec<(&'static str, bool)>,
+    /// `/sys/kernel/mm/transparent_hugepage/enabled`; empty if it cannot be read.
+    pub thp_enabled: String,
+    /// Whether holes can be shown by the common 2 MiB zero page.
+    pub huge_zero_page: bool,
+    /// `vm.max_map_count`.
+    pub max_map_count: Option<u64>,
+    /// `vm.overcommit_memory`; with 2, traps count as memory.
+    pub overcommit_memory: Option<u64>,
+    /// `fs.lease-break-time`.
+    pub lease_break_seconds: Option<u64>,
+    /// `vm.unprivileged_userfaultfd`.
+    pub unprivileged_userfaultfd: Option<u64>,
+    /// Whether threads can have a descriptor table of their own.
+    pub private_table: Result<(), Errno>,
+    /// Whether descriptors of the program can be shared.
+    pub pidfd_getfd: Result<(), Errno>,
+    /// Whether lost registrations can be looked for (PAGEMAP_SCAN).
+    pub pagemap_scan: bool,
+}
+
+impl Capabilities {
+    /// Whether the service can be started.
+    ///
+    /// # Errors
+    /// What is in the way, and what can be done about it.
+    pub fn usable(&self) -> Result<(), String> {
+        if let UserfaultfdAccess::Refused { errno, advice } = &self.userfaultfd {
+            return Err(format!("userfaultfd is refused: {errno}; {advice}"));
+        }
+        if let Some((name, _)) = self.features.iter().take(NEEDED).find(|(_, there)| !there) {
+            return Err(format!(
+                "the userfaultfd of Linux {} lacks {name}: Linux 5.7 or later is needed",
+                self.kernel_release
+            ));
+        }
+        if let Err(errno) = self.private_table {
+            return Err(format!("unshare(CLONE_FILES) or close_range is refused: {errno}"));
+        }
+        self.pidfd_getfd.map_err(|errno| format!("pidfd_getfd is refused: {errno}"))
+    }
+}
+
+const NEEDED: usize = 2;
+const FEATURES: [(&str, u32); 4] = [
+    ("UFFD_FEATURE_EVENT_REMAP", k::UFFD_FEATURE_EVENT_REMAP),
+    ("UFFD_FEATURE_PAGEFAULT_FLAG_WP", k::UFFD_FEATURE_PAGEFAULT_FLAG_WP),
+    ("UFFD_FEATURE_WP_UNPOPULATED", k::UFFD_FEATURE_WP_UNPOPULATED),
+    ("UFFD_FEATURE_WP_ASYNC", k::UFFD_FEATURE_WP_ASYNC),
+];
+
+/// Finds out, on a thread of its own with descriptors of its own; nothing of the process is changed. Blocks for a moment.
+#[must_use]
+pub fn probe() -> Capabilities {
+    let _quiet = SignalsBlocked::new();
+    let tried = std::thread::Builder::new()
+        .name("udax-probe".to_owned())
+        .spawn(try_descriptors)
+        .ok()
+        .and_then(|thread| thread.join().ok())
+        .unwrap_or_else(Tried::nothing);
+    let number = |path: &CStr| fd::read_text(path).ok()?.parse().ok();
+    let text = |path: &CStr| fd::read_text(path).unwrap_or_default();
+    Capabilities {
+        kernel_release: text(c"/proc/sys/kernel/osrelease"),
+        userfaultfd: tried.userfaultfd,
+        features: tried.features,
+        thp_enabled: text(c"/sys/kernel/mm/transparent_hugepage/enabled"),
+        huge_zero_page: has_huge_zero_pages(),
+        max_map_count: number(c"/proc/sys/vm/max_map_count"),
+        overcommit_memory: number(c"/proc/sys/vm/overcommit_memory"),
+        lease_break_seconds: number(c"/proc/sys/fs/lease-break-time"),
+        unprivileged_userfaultfd: number(c"/proc/sys/vm/unprivileged_userfaultfd"),
+        private_table: tried.private_table,
+        pidfd_getfd: tried.pidfd_getfd,
+        pagemap_scan: tried.pagemap_scan,
+    }
+}
+
+struct Tried {
+    private_table: Result<(), Errno>,
+    userfaultfd: UserfaultfdAccess,
+    features: Vec<(&'static str, bool)>,
+    pidfd_getfd: Result<(), Errno>,
+    pagemap_scan: bool,
+}
+
+impl Tried {
+    fn nothing() -> Self {
+        let advice = "no thread could be started to try it".to_owned();
+        Self {
+            private_table: Err(Errno::AGAIN),
+            userfaultfd: UserfaultfdAccess::Refused { errno: Errno::AGAIN, advice },
+            features: Vec::new(),
+            pidfd_getfd: Err(Errno::AGAIN),
+            pagemap_scan: false,
+        }
+    }
+}
+
+/// On the probing thread.
+fn try_descriptors() -> Tried {
+    let private_table = private_table();
+    if private_table.is_err() {
+        // What is opened now is the program's to see, for a moment.
+        return Tried { private_table, ..try_rest() };
+    }
+    try_rest()
+}
+
+fn try_rest() -> Tried {
+    let (userfaultfd, features) = try_userfaultfd();
+    Tried {
+        private_table: Ok(()),
+        userfaultfd,
+        features,
+        pidfd_getfd: try_pidfd(),
+        pagemap_scan: try_scan(),
+    }
+}
+
+fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
+    match uffd::open() {
+        Ok((number, source)) => {
+            let all = uffd::handshake(number, 0).unwrap_or(0);
+            fd::close(number);
+            let features = FEATURES.map(|(name, bit)| (name, all & u64::from(bit) != 0)).to_vec();
+            let access = match source {
+                uffd::Source::Syscall => UserfaultfdAccess::Syscall,
+                uffd::Source::Device => UserfaultfdAccess::Device,
+            };
+            (access, features)
+        }
+        Err((errno, device)) => {
+            let advice = advice(errno, device);
+            (
+                UserfaultfdAccess::Refused { errno, advice },
+                FEATURES.map(|(n, _)| (n, false)).to_vec(),
+            )
+        }
+    }
+}
+
+fn try_pidfd() -> Result<(), Errno> {
+    let process = fd::this_process()?;
+    let fetched = fd::fetch(process, 0);
+    fd::close(process);
+    match fetched {
+        Ok(number) => {
+            fd::close(number);
+            Ok(())
+        }
+        // Descriptor 0 is but an example; a program need not have one.
+        Err(Errno::BADF) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn try_scan() -> bool {
+    let Ok(pagemap) = fd::open(c"/proc/self/pagemap", k::O_RDONLY | k::O_CLOEXEC) else {
+        return false;
+    };
+    let page = crate::window::Scratch::new(0, crate::sys::mem::PAGE);
+    let scanned = page.is_ok_and(|page| {
+        pagemap::private_pages(pagemap, page.address, page.address + page.length_bytes).is_ok()
+    });
+    fd::close(pagemap);
+    scanned
+}

@@ -1,0 +1,448 @@
+//! The service: four threads with a descriptor table of their own, which the program neither sees nor disturbs.
+//!
+//! - `udax-fault` reads the userfaultfd and has faults handled;
+//! - `udax-lease` waits for leases to be broken;
+//! - `udax-map` does nothing but mremap, which waits until somebody has read the event of it, and takes no lock meanwhile;
+//! - `udax-call` does what program threads need a descriptor for.
+//!
+//! All of them block every signal, except the two that the C library needs in every thread.
+
+use crate::call::{Job, Mailbox};
+use crate::lease::{LeaseId, Leases};
+use crate::platform::lock;
+use crate::start;
+use crate::stats::{Stats, add};
+use crate::sys::errno::Errno;
+use crate::sys::signal::{self, SignalsBlocked};
+use crate::sys::{fd, mem, uffd};
+use linux_raw_sys::general as k;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fmt;
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+/// What a thread wanted of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// To load from it.
+    Read,
+    /// To store to it.
+    Write,
+}
+
+/// Why it could not have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// Nothing is mapped there: a trap, or a piece of a zero window that the program emptied by MADV_DONTNEED.
+    Missing,
+    /// A store met write-protection.
+    WriteProtected,
+}
+
+/// A page fault; its thread waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FaultEvent {
+    /// The address of the page, a multiple of 4096.
+    pub address: usize,
+    /// What was wanted.
+    pub access: Access,
+    /// What was in the way.
+    pub cause: Cause,
+}
+
+/// What the service's threads call.
+pub trait Handler: Send + Sync + 'static {
+    /// A thread waits at a page. On `udax-fault`; whoever waits at that page tries again afterwards, whatever was done.
+    /// It must touch no memory that is served, and wait for no thread that may.
+    fn fault(&self, fault: FaultEvent);
+
+    /// Somebody opens or truncates the file, and waits in the kernel until the lease has been given back. On `udax-lease`; the
+    /// lease is given back afterwards if this did not do it. It must not wait for a thread that may sit in that very `open`.
+    fn lease_broken(&self, lease: LeaseId);
+}
+
+/// Why the service could not be started. What it says includes what can be done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// No userfaultfd is to be had.
+    Userfaultfd {
+        /// What the system call said.
+        errno: Errno,
+        /// What can be done about it.
+        advice: String,
+    },
+    /// The kernel's userfaultfd lacks something.
+    Features {
+        /// What it lacks.
+        missing: &'static str,
+        /// The kernel's release.
+        release: String,
+    },
+    /// The service's threads could not get a descriptor table of their own.
+    DescriptorTable(Errno),
+    /// Descriptors of the program cannot be had by `pidfd_getfd`.
+    Pidfd(Errno),
+    /// `/proc/self/pagemap` or `/proc/self/mem` cannot be opened.
+    Proc(Errno),
+    /// A thread could not be started.
+    Thread(Errno),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Userfaultfd { errno, advice } => {
+                write!(f, "userfaultfd is refused: {errno}; {advice}")
+            }
+            Self::Features { missing, release } => {
+                write!(
+                    f,
+                    "the userfaultfd of Linux {release} lacks {missing}: Linux 5.7 or later is needed"
+                )
+            }
+            Self::DescriptorTable(errno) => {
+                write!(
+                    f,
+                    "no descriptor table of our own: {errno}; unshare(CLONE_FILES) and close_range (Linux 5.9) must be allowed"
+                )
+            }
+            Self::Pidfd(errno) => {
+                write!(
+                    f,
+                    "descriptors cannot be shared: {errno}; pidfd_open and pidfd_getfd (Linux 5.6) must be allowed"
+                )
+            }
+            Self::Proc(errno) => {
+                write!(f, "/proc/self/pagemap or /proc/self/mem: {errno}; /proc must be mounted")
+            }
+            Self::Thread(errno) => write!(f, "a service thread could not be started: {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+/// Set in a child of fork, which has none of the threads and none of their descriptors.
+static FORGOTTEN: AtomicBool = AtomicBool::new(false);
+
+/// Where a service thread belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Seat {
+    service: u64,
+    process: RawFd,
+}
+
+thread_local! {
+    static SEAT: Cell<Option<Seat>> = const { Cell::new(None) };
+}
+
+/// Says `what` on the program's standard error and ends the process.
+pub(crate) fn die(what: &str) -> ! {
+    // The private table has no standard error of its own, and the program may have redirected its.
+    let stderr = match SEAT.get() {
+        Some(seat) => fd::fetch(seat.process, 2),
+        None => Ok(2),
+    };
+    if let Ok(stderr) = stderr {
+        let _ = fd::write(stderr, format!("udax: {what}\n").as_bytes());
+    }
+    signal::abort_now()
+}
+
+/// The descriptors that the service itself works with: numbers in the private table.
+pub(crate) struct Table {
+    pub(crate) uffd: RawFd,
+    pub(crate) process: RawFd,
+    pub(crate) pagemap: RawFd,
+    pub(crate) memory: RawFd,
+    /// Rung when another thread than `udax-fault` has put faults in the queue.
+    pub(crate) queued: RawFd,
+    /// Rung by `udax-map` when an mremap is done.
+    pub(crate) moved: RawFd,
+}
+
+/// See the module. There is usually one in a process; it lives as long as the process.
+pub struct Service {
+    pub(crate) id: u64,
+    pub(crate) table: Table,
+    pub(crate) huge_zero_pages: bool,
+    pub(crate) leases: Leases,
+    pub(crate) runs: AtomicU64,
+    handler: Arc<dyn Handler>,
+    to_mapper: Mailbox,
+    to_caller: Mailbox,
+    /// Faults that were read and not yet handled.
+    queue: Mutex<VecDeque<FaultEvent>>,
+    /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
+    moving: Mutex<()>,
+    stats: Stats,
+    fail_at_first_fault: bool,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("runs", &self.runs()).field("stats", &self.stats).finish()
+    }
+}
+
+impl Service {
+    /// Starts the threads. The environment variable `UDAX_TEST_FAIL_FAULT_THREAD=1` makes the fault thread fail at its first
+    /// fault, to see what becomes of the process.
+    ///
+    /// # Errors
+    /// What the kernel or its settings forbid.
+    pub fn start(handler: Arc<dyn Handler>) -> Result<Arc<Self>, StartError> {
+        start::start(handler)
+    }
+
+    pub(crate) fn new(handler: Arc<dyn Handler>, table: Table, lease_thread: i32) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let switch = std::env::var_os("UDAX_TEST_FAIL_FAULT_THREAD");
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            table,
+            huge_zero_pages: start::has_huge_zero_pages(),
+            leases: Leases::new(lease_thread),
+            runs: AtomicU64::new(0),
+            handler,
+            to_mapper: Mailbox::new(),
+            to_caller: Mailbox::new(),
+            queue: Mutex::new(VecDeque::new()),
+            moving: Mutex::new(()),
+            stats: Stats::default(),
+            fail_at_first_fault: switch.is_some_and(|value| value == "1"),
+        }
+    }
+
+    /// Whether this is a thread of a service.
+    #[must_use]
+    pub fn on_service_thread() -> bool {
+        SEAT.get().is_some()
+    }
+
+    fn is_seated(&self) -> bool {
+        SEAT.get().is_some_and(|seat| seat.service == self.id)
+    }
+
+    /// Runs `work` where the service's descriptors are: here on a service thread, else on `udax-call`, which is waited for
+    /// with every signal blocked. `work` may touch no memory that is served, and take no lock that the caller holds.
+    ///
+    /// # Panics
+    /// In a child of fork, which has no service.
+    pub fn with_descriptors<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        if self.is_seated() {
+            return work();
+        }
+        assert!(!Self::is_forgotten(), "a child of fork has no service");
+        let _quiet = SignalsBlocked::new();
+        self.to_caller.call(work)
+    }
+
+    /// Has `work` done where the service's descriptors are, some time; for destructors.
+    pub(crate) fn later(&self, work: impl FnOnce() + Send + 'static) {
+        if Self::is_forgotten() {
+            return;
+        }
+        if self.is_seated() {
+            work();
+            return;
+        }
+        let _quiet = SignalsBlocked::new();
+        self.to_caller.post(Box::new(work));
+    }
+
+    /// Makes threads that wait at `length_bytes` from `address` on try again. Any thread.
+    pub fn wake(&self, address: usize, length_bytes: usize) {
+        self.with_descriptors(|| uffd::wake(self.table.uffd, address, length_bytes));
+    }
+
+    /// To be called first thing in a child of fork (not of vfork): what was inherited does nothing from now on when it is
+    /// dropped. One atomic store.
+    pub fn forget_in_child() {
+        FORGOTTEN.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_forgotten() -> bool {
+        FORGOTTEN.load(Ordering::Acquire)
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// How many runs of trap and zero pages there are in the process; each is about one mapping of the kernel's.
+    #[must_use]
+    pub fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Relaxed)
+    }
+
+    /// Says `what` on the program's standard error and ends the process, without running anything of the program's.
+    pub fn fail(&self, what: &str) -> ! {
+        die(what)
+    }
+
+    /// Moves `length_bytes` at `from` over what lies at `to`, at once for every other thread; registered memory stays so.
+    /// On a service thread.
+    ///
+    /// # Safety
+    /// 1. Both ranges are the caller's: what lies at `to` is replaced, and nothing refers to `from` any more.
+    pub(crate) unsafe fn move_over(
+        &self,
+        from: usize,
+        to: usize,
+        length_bytes: usize,
+    ) -> Result<(), Errno> {
+        let _one_at_a_time = lock(&self.moving);
+        let answer = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&answer);
+        let moved = self.table.moved;
+        self.to_mapper.post(Box::new(move || {
+            // SAFETY: 1: passed on to the caller, who waits for the answer below.
+            let result = unsafe { mem::move_over(from, to, length_bytes) };
+            *lock(&slot) = Some(result);
+            fd::ring(moved);
+        }));
+        // The mremap waits until its event has been read: by this thread, or by `udax-fault` if that is another one.
+        let mut queued = Ok(());
+        while !fd::poll_two(self.table.uffd, moved) {
+            queued = queued.and(self.queue_events());
+        }
+        fd::answer(moved);
+        fd::ring(self.table.queued);
+        if let Err(errno) = queued {
+            die(&format!("reading the userfaultfd failed: {errno}"));
+        }
+        add(&self.stats.moves, 1);
+        lock(&answer).take().unwrap_or(Err(Errno::IO))
+    }
+
+    /// Sets the write-protection of the pages present in a registered range. On a service thread.
+    pub(crate) fn protect(
+        &self,
+        address: usize,
+        length_bytes: usize,
+        protection: uffd::Protection,
+    ) -> Result<(), Errno> {
+        loop {
+            match uffd::protect(self.table.uffd, address, length_bytes, protection) {
+                // Somebody's mremap has moved registered memory and waits until its event is read. If this is the thread that
+                // reads events, nobody else will.
+                Err(Errno::AGAIN) => {
+                    self.queue_events()?;
+                    fd::ring(self.table.queued);
+                    std::thread::yield_now();
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Reads what events there are into the queue.
+    fn queue_events(&self) -> Result<(), Errno> {
+        let mut queue = lock(&self.queue);
+        let result = uffd::read(self.table.uffd, &mut |event| match event {
+            uffd::Event::Fault { address, flags } => {
+                let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
+                let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
+                queue.push_back(FaultEvent {
+                    address: address & !(mem::PAGE - 1),
+                    access: if stores { Access::Write } else { Access::Read },
+                    cause: if protected { Cause::WriteProtected } else { Cause::Missing },
+                });
+            }
+            uffd::Event::Other => {}
+        });
+        match result {
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn next_fault(&self) -> Option<FaultEvent> {
+        lock(&self.queue).pop_front()
+    }
+
+    fn serve_faults(&self) -> Infallible {
+        loop {
+            while let Some(fault) = self.next_fault() {
+                self.serve(fault);
+            }
+            if fd::poll_two(self.table.uffd, self.table.queued) {
+                fd::answer(self.table.queued);
+            }
+            self.queue_events().expect("the userfaultfd can be read");
+        }
+    }
+
+    fn serve(&self, fault: FaultEvent) {
+        assert!(!self.fail_at_first_fault, "told to by UDAX_TEST_FAIL_FAULT_THREAD");
+        add(&self.stats.faults, 1);
+        self.handler.fault(fault);
+        uffd::wake(self.table.uffd, fault.address, mem::PAGE);
+    }
+
+    fn serve_leases(&self) -> Infallible {
+        loop {
+            let breaking = match signal::wait() {
+                signal::Wakened::Lease(descriptor) => self.leases.breaking(Some(descriptor)),
+                signal::Wakened::Look => self.leases.breaking(None),
+            };
+            for lease in breaking {
+                add(&self.stats.lease_breaks, 1);
+                self.handler.lease_broken(lease);
+                self.leases.give_back(lease);
+            }
+        }
+    }
+
+    /// The life of one service thread.
+    pub(crate) fn run(&self, role: Role) -> ! {
+        SEAT.set(Some(Seat { service: self.id, process: self.table.process }));
+        let outcome = catch_unwind(AssertUnwindSafe(|| match role {
+            Role::Fault => self.serve_faults(),
+            Role::Lease => self.serve_leases(),
+            Role::Map => serve(&self.to_mapper),
+            Role::Call => serve(&self.to_caller),
+        }));
+        let Err(payload) = outcome;
+        let why = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_default();
+        die(&format!("{} thread failed: {why}", role.name()));
+    }
+}
+
+fn serve(mailbox: &Mailbox) -> Infallible {
+    loop {
+        let job: Job = mailbox.take();
+        job();
+    }
+}
+
+/// Which of the threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Fault,
+    Lease,
+    Map,
+    Call,
+}
+
+impl Role {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Lease => "lease",
+            Self::Map => "map",
+            Self::Call => "call",
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Starting a service: the private descriptor table, what goes into it, and the threads.
+
+use crate::service::{Handler, Role, Service, StartError, Table};
+use crate::sys::errno::Errno;
+use crate::sys::signal::{self, SignalsBlocked};
+use crate::sys::{fd, uffd};
+use linux_raw_sys::general as k;
+use std::sync::{Arc, mpsc};
+use std::thread::Builder;
+
+type Answer = Result<Arc<Service>, StartError>;
+
+/// See [`Service::start`].
+pub(crate) fn start(handler: Arc<dyn Handler>) -> Answer {
+    // The new threads inherit the mask, and those that they start in turn.
+    let _quiet = SignalsBlocked::new();
+    let (answer, started) = mpsc::sync_channel(1);
+    spawn(Role::Fault, move || run_first(handler, &answer))?;
+    started.recv().unwrap_or(Err(StartError::Thread(Errno::AGAIN)))
+}
+
+fn spawn(role: Role, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let builder = Builder::new().name(format!("udax-{}", role.name()));
+    match builder.spawn(body) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(StartError::Thread(error.raw_os_error().map_or(Errno::AGAIN, Errno))),
+    }
+}
+
+/// What the first thread does: it makes the table, starts the others, which share it, and becomes the fault thread.
+fn run_first(handler: Arc<dyn Handler>, answer: &mpsc::SyncSender<Answer>) {
+    let made = open_table().and_then(|table| start_others(handler, table));
+    // The starter waits for exactly this; it cannot be gone.
+    let _ = answer.send(made.clone());
+    if let Ok(service) = made {
+        service.run(Role::Fault);
+    }
+}
+
+fn start_others(handler: Arc<dyn Handler>, table: Table) -> Answer {
+    let (to_lease, for_lease) = mpsc::sync_channel::<Arc<Service>>(1);
+    let (say_id, hear_id) = mpsc::sync_channel(1);
+    spawn(Role::Lease, move || {
+        let _ = say_id.send(signal::thread_id());
+        if let Ok(service) = for_lease.recv() {
+            service.run(Role::Lease);
+        }
+    })?;
+    let lease_thread = hear_id.recv().map_err(|_| StartError::Thread(Errno::AGAIN))?;
+    let service = Arc::new(Service::new(handler, table, lease_thread));
+    for role in [Role::Map, Role::Call] {
+        let service = Arc::clone(&service);
+        spawn(role, move || service.run(role))?;
+    }
+    to_lease.send(Arc::clone(&service)).map_err(|_| StartError::Thread(Errno::AGAIN))?;
+    Ok(service)
+}
+
+/// Gives this thread a table of its own and opens what the service needs.
+fn open_table() -> Result<Table, StartError> {
+    private_table().map_err(StartError::DescriptorTable)?;
+    let uffd = open_uffd()?;
+    let process = fd::this_process().map_err(StartError::Pidfd)?;
+    // Descriptor 0 is taken as the example; only a program without one may refuse it.
+    match fd::fetch(process, 0) {
+        Ok(example) => fd::close(example),
+        Err(Errno::BADF) => {}
+        Err(errno) => return Err(StartError::Pidfd(errno)),
+    }
+    let open = |path| fd::open(path, k::O_RDONLY | k::O_CLOEXEC).map_err(StartError::Proc);
+    let counter = || fd::event_counter().map_err(StartError::DescriptorTable);
+    Ok(Table {
+        uffd,
+        process,
+        pagemap: open(c"/proc/self/pagemap")?,
+        memory: open(c"/proc/self/mem")?,
+        queued: counter()?,
+        moved: counter()?,
+    })
+}
+
+/// A descriptor table for this thread alone, with nothing of the program's in it.
+pub(crate) fn private_table() -> Result<(), Errno> {
+    signal::unshare_descriptors()?;
+    // A pipe of the program's that stayed open here would never say end of file to whoever reads it.
+    fd::close_all()?;
+    // Nothing of ours may get the numbers 0 to 2: what is printed by accident goes nowhere.
+    for _ in 0..3 {
+        fd::open(c"/dev/null", k::O_RDWR).or_else(|_| fd::event_counter())?;
+    }
+    fd::grow_table();
+    Ok(())
+}
+
+fn open_uffd() -> Result<i32, StartError> {
+    let (uffd, _) = uffd::open().map_err(|(errno, device)| StartError::Userfaultfd {
+        errno,
+        advice: advice(errno, device),
+    })?;
+    uffd::handshake(uffd, uffd::WANTED).map_err(|_| StartError::Features {
+        missing: "remap events or write protection",
+        release: fd::read_text(c"/proc/sys/kernel/osrelease").unwrap_or_default(),
+    })?;
+    Ok(uffd)
+}
+
+/// What can be done about a refusal: of the system call, and of the device.
+pub(crate) fn advice(syscall: Errno, device: Errno) -> String {
+    let device = match device {
+        Errno::ACCES | Errno::PERM => "give the user read and write permission on /dev/userfaultfd",
+        Errno::NOENT => "make /dev/userfaultfd available (Linux 6.1 or later)",
+        _ => "make /dev/userfaultfd usable",
+    };
+    match syscall {
+        Errno::PERM => format!(
+            "{device}, or set the sysctl vm.unprivileged_userfaultfd to 1, or grant CAP_SYS_PTRACE; \
+             in a container, its seccomp profile must allow userfaultfd"
+        ),
+        Errno::NOSYS => {
+            "this kernel was built without CONFIG_USERFAULTFD, or a seccomp profile hides it"
+                .to_owned()
+        }
+        _ => format!("{device}, or find out what forbids the userfaultfd system call"),
+    }
+}
+
+/// Whether a 2 MiB read fault on anonymous memory gets the common zero page. Where it does not, it would get real memory.
+pub(crate) fn has_huge_zero_pages() -> bool {
+    let enabled = fd::read_text(c"/sys/kernel/mm/transparent_hugepage/enabled");
+    let zero_page = fd::read_text(c"/sys/kernel/mm/transparent_hugepage/use_zero_page");
+    enabled.is_ok_and(|text| !text.contains("[never]")) && zero_page.is_ok_and(|text| text == "1")
+}

@@ -1,0 +1,195 @@
+//! Calls on descriptors. A descriptor is a number in the table of the calling thread.
+
+use super::errno::Errno;
+use super::raw::syscall;
+use super::{bits, to_int, to_usize};
+use core::ffi::CStr;
+use linux_raw_sys::general as k;
+use std::os::fd::RawFd;
+
+/// A call whose arguments are all numbers, and which changes no memory.
+fn numbers(number: u32, arguments: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: private to this module, and used below only for calls that take no pointer and change no memory.
+    unsafe { syscall(number, arguments) }
+}
+
+/// `openat`, of an absolute path.
+pub(crate) fn open(path: &CStr, flags: u32) -> Result<RawFd, Errno> {
+    let arguments = [k::AT_FDCWD as usize, path.as_ptr() as usize, bits(flags), 0, 0, 0];
+    // SAFETY: the path ends in a zero byte and is borrowed for the call.
+    unsafe { syscall(k::__NR_openat, arguments) }.map(to_int)
+}
+
+/// `close`. The number is free afterwards, whatever the kernel answers.
+pub(crate) fn close(fd: RawFd) {
+    let _ = numbers(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]);
+}
+
+/// Closes every descriptor of this thread's table.
+pub(crate) fn close_all() -> Result<(), Errno> {
+    numbers(k::__NR_close_range, [0, u32::MAX as usize, 0, 0, 0, 0]).map(drop)
+}
+
+/// `fcntl` with a number as its argument.
+pub(crate) fn fcntl(fd: RawFd, command: u32, argument: usize) -> Result<usize, Errno> {
+    numbers(k::__NR_fcntl, [fd as usize, bits(command), argument, 0, 0, 0])
+}
+
+/// The flags a description was opened with, and those set since.
+pub(crate) fn flags(fd: RawFd) -> Result<u32, Errno> {
+    fcntl(fd, k::F_GETFL, 0).map(|flags| to_int(flags) as u32)
+}
+
+/// `fcntl(F_SETOWN_EX)`: signals of the description go to thread `thread`.
+pub(crate) fn set_owner_thread(fd: RawFd, thread: i32) -> Result<(), Errno> {
+    let owner = k::f_owner_ex { type_: to_int(bits(k::F_OWNER_TID)), pid: thread };
+    let owner_at: *const k::f_owner_ex = &raw const owner;
+    let arguments = [fd as usize, bits(k::F_SETOWN_EX), owner_at as usize, 0, 0, 0];
+    // SAFETY: the pointer is to the structure that the command reads, borrowed for the call.
+    unsafe { syscall(k::__NR_fcntl, arguments) }.map(drop)
+}
+
+/// `read`, into memory of our own.
+pub(crate) fn read(fd: RawFd, into: &mut [u8]) -> Result<usize, Errno> {
+    let arguments = [fd as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0];
+    // SAFETY: the buffer is borrowed for the call, with its true length.
+    unsafe { syscall(k::__NR_read, arguments) }
+}
+
+/// `write`.
+pub(crate) fn write(fd: RawFd, from: &[u8]) -> Result<usize, Errno> {
+    let arguments = [fd as usize, from.as_ptr() as usize, from.len(), 0, 0, 0];
+    // SAFETY: the buffer is borrowed for the call, with its true length.
+    unsafe { syscall(k::__NR_write, arguments) }
+}
+
+/// `pread`, into memory of our own.
+pub(crate) fn read_at(fd: RawFd, into: &mut [u8], at: u64) -> Result<usize, Errno> {
+    // SAFETY: the buffer is borrowed for the call, with its true length.
+    unsafe { read_at_address(fd, into.as_mut_ptr() as usize, into.len(), at) }
+}
+
+/// `pread` to an address, which may be a mapping of a file: what cannot be stored there is an error, no signal.
+///
+/// # Safety
+/// 1. The `length_bytes` at `address` are the caller's to overwrite.
+pub(crate) unsafe fn read_at_address(
+    fd: RawFd,
+    address: usize,
+    length_bytes: usize,
+    at: u64,
+) -> Result<usize, Errno> {
+    let arguments = [fd as usize, address, length_bytes, to_usize(at), 0, 0];
+    // SAFETY: 1: passed on to our caller.
+    unsafe { syscall(k::__NR_pread64, arguments) }
+}
+
+/// `pwrite`.
+pub(crate) fn write_at(fd: RawFd, from: &[u8], at: u64) -> Result<usize, Errno> {
+    let arguments = [fd as usize, from.as_ptr() as usize, from.len(), to_usize(at), 0, 0];
+    // SAFETY: the buffer is borrowed for the call, with its true length.
+    unsafe { syscall(k::__NR_pwrite64, arguments) }
+}
+
+/// `lseek`.
+pub(crate) fn seek(fd: RawFd, offset: u64, whence: u32) -> Result<u64, Errno> {
+    numbers(k::__NR_lseek, [fd as usize, to_usize(offset), bits(whence), 0, 0, 0])
+        .map(|at| at as u64)
+}
+
+/// `fallocate`.
+pub(crate) fn allocate(fd: RawFd, mode: u32, at: u64, length_bytes: u64) -> Result<(), Errno> {
+    let arguments = [fd as usize, bits(mode), to_usize(at), to_usize(length_bytes), 0, 0];
+    numbers(k::__NR_fallocate, arguments).map(drop)
+}
+
+/// `ftruncate`.
+pub(crate) fn truncate(fd: RawFd, bytes: u64) -> Result<(), Errno> {
+    numbers(k::__NR_ftruncate, [fd as usize, to_usize(bytes), 0, 0, 0, 0]).map(drop)
+}
+
+/// `fdatasync`.
+pub(crate) fn sync_data(fd: RawFd) -> Result<(), Errno> {
+    numbers(k::__NR_fdatasync, [fd as usize, 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// `statx` of a descriptor.
+pub(crate) fn status(fd: RawFd) -> Result<k::statx, Errno> {
+    let mut status = core::mem::MaybeUninit::<k::statx>::zeroed();
+    let (empty, into) = (c"".as_ptr() as usize, status.as_mut_ptr() as usize);
+    let mask = bits(k::STATX_BASIC_STATS);
+    let arguments = [fd as usize, empty, bits(k::AT_EMPTY_PATH), mask, into, 0];
+    // SAFETY: the path ends in a zero byte, and the answer goes into a structure of its type; both outlive the call.
+    unsafe { syscall(k::__NR_statx, arguments) }?;
+    // SAFETY: the structure consists of integers, for which zero is a value, and was zeroed before the call.
+    Ok(unsafe { status.assume_init() })
+}
+
+/// Which kind of file system a descriptor's file is on.
+pub(crate) fn file_system_magic(fd: RawFd) -> Result<u64, Errno> {
+    let mut answer = core::mem::MaybeUninit::<k::statfs>::zeroed();
+    let arguments = [fd as usize, answer.as_mut_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: the answer goes into a structure of its type, which outlives the call.
+    unsafe { syscall(k::__NR_fstatfs, arguments) }?;
+    // SAFETY: the structure consists of integers, for which zero is a value, and was zeroed before the call.
+    let answer = unsafe { answer.assume_init() };
+    Ok(answer.f_type as u64)
+}
+
+/// A counter that can be polled for.
+pub(crate) fn event_counter() -> Result<RawFd, Errno> {
+    let flags = bits(k::EFD_CLOEXEC | k::EFD_NONBLOCK);
+    numbers(k::__NR_eventfd2, [0, flags, 0, 0, 0, 0]).map(to_int)
+}
+
+/// Counts one up.
+pub(crate) fn ring(counter: RawFd) {
+    // It can only fail when the counter is full, and then it can be polled for as well.
+    let _ = write(counter, &1_u64.to_ne_bytes());
+}
+
+/// Back to zero; whether it was above.
+pub(crate) fn answer(counter: RawFd) -> bool {
+    read(counter, &mut [0; 8]).is_ok()
+}
+
+/// Sleeps until one of the two can be read; whether the second can.
+pub(crate) fn poll_two(first: RawFd, second: RawFd) -> bool {
+    const READABLE: i16 = 1;
+    let mut polled = [first, second].map(|fd| k::pollfd { fd, events: READABLE, revents: 0 });
+    let arguments = [polled.as_mut_ptr() as usize, 2, 0, 0, 0, 0];
+    // SAFETY: the pointer is to two entries, borrowed for the call; a null timeout and a null mask are allowed.
+    let ready = unsafe { syscall(k::__NR_ppoll, arguments) };
+    ready.is_ok() && polled[1].revents != 0
+}
+
+/// A descriptor for this process.
+pub(crate) fn this_process() -> Result<RawFd, Errno> {
+    let process = super::signal::process_id();
+    numbers(k::__NR_pidfd_open, [process as usize, 0, 0, 0, 0, 0]).map(to_int)
+}
+
+/// A descriptor of this thread's table for the same open file description as `fd` in the table of the process's first thread.
+pub(crate) fn fetch(process: RawFd, fd: RawFd) -> Result<RawFd, Errno> {
+    numbers(k::__NR_pidfd_getfd, [process as usize, fd as usize, 0, 0, 0, 0]).map(to_int)
+}
+
+/// Makes the table big, while no other thread uses it: growing it later waits for every processor to notice (10 to 20 ms).
+pub(crate) fn grow_table() {
+    const ROOM: usize = 1000;
+    let Ok(any) = event_counter() else { return };
+    // The process may not be allowed so many; then it grows when it has to.
+    if let Ok(high) = fcntl(any, k::F_DUPFD_CLOEXEC, ROOM) {
+        close(to_int(high));
+    }
+    close(any);
+}
+
+/// A small file as text, without what is around it.
+pub(crate) fn read_text(path: &CStr) -> Result<String, Errno> {
+    let fd = open(path, k::O_RDONLY | k::O_CLOEXEC)?;
+    let mut buffer = [0; 256];
+    let length = read(fd, &mut buffer);
+    close(fd);
+    Ok(String::from_utf8_lossy(&buffer[..length?]).trim().to_owned())
+}

@@ -1,0 +1,68 @@
+//! The one place that enters the kernel.
+
+use super::errno::Errno;
+use core::arch::asm;
+
+/// Kernel answers above this are negated error numbers.
+const LARGEST_ANSWER: usize = usize::MAX - 4095;
+
+/// Makes system call `number`.
+///
+/// # Safety
+/// 1. Every argument that the call takes as a pointer is valid for what the call does with it.
+/// 2. Whatever the call does to the address space or to descriptors is the caller's to do.
+pub(super) unsafe fn syscall(number: u32, arguments: [usize; 6]) -> Result<usize, Errno> {
+    // SAFETY: 1, 2: passed on to our caller.
+    let answer = unsafe { enter(number, arguments) };
+    if answer > LARGEST_ANSWER {
+        Err(Errno(super::to_int(answer.wrapping_neg())))
+    } else {
+        Ok(answer)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn enter(number: u32, arguments: [usize; 6]) -> usize {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let answer: usize;
+    // SAFETY: the registers are those of the kernel's calling convention, and rcx and r11 are declared as lost; what
+    // the call itself does is vouched for by the caller.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number as usize => answer,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            in("r9") sixth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn enter(number: u32, arguments: [usize; 6]) -> usize {
+    let [first, second, third, fourth, fifth, sixth] = arguments;
+    let answer: usize;
+    // SAFETY: the registers are those of the kernel's calling convention; what the call itself does is vouched for by
+    // the caller.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") number as usize,
+            inlateout("x0") first => answer,
+            in("x1") second,
+            in("x2") third,
+            in("x3") fourth,
+            in("x4") fifth,
+            in("x5") sixth,
+            options(nostack),
+        );
+    }
+    answer
+}

@@ -1,0 +1,142 @@
+//! userfaultfd: the few requests that are needed of it.
+
+use super::errno::Errno;
+use super::raw::syscall;
+use super::{bits, fd, to_int, to_usize};
+use linux_raw_sys::general as k;
+use linux_raw_sys::ioctl;
+use std::os::fd::RawFd;
+
+/// `USERFAULTFD_IOC_NEW`, `_IO(0xAA, 0)`.
+const NEW_FROM_DEVICE: u32 = 0xAA00;
+/// What must be there: a moved range stays registered, and a write-protection fault says that it is one.
+pub(crate) const WANTED: u64 =
+    (k::UFFD_FEATURE_EVENT_REMAP | k::UFFD_FEATURE_PAGEFAULT_FLAG_WP) as u64;
+
+/// `UFFDIO_WRITEPROTECT_MODE_WP`.
+const MODE_WP: u64 = 1;
+
+/// How a descriptor was come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Syscall,
+    Device,
+}
+
+/// A new userfaultfd for faults of user and kernel alike; both refusals if there is none to be had.
+pub(crate) fn open() -> Result<(RawFd, Source), (Errno, Errno)> {
+    let flags = bits(k::O_CLOEXEC | k::O_NONBLOCK);
+    // SAFETY: no argument is a pointer; a new descriptor is all that comes of it.
+    let refused = match unsafe { syscall(k::__NR_userfaultfd, [flags, 0, 0, 0, 0, 0]) } {
+        Ok(number) => return Ok((to_int(number), Source::Syscall)),
+        Err(errno) => errno,
+    };
+    let device = fd::open(c"/dev/userfaultfd", k::O_RDWR | k::O_CLOEXEC)
+        .map_err(|errno| (refused, errno))?;
+    let arguments = [device as usize, bits(NEW_FROM_DEVICE), flags, 0, 0, 0];
+    // SAFETY: this request takes flags, not a pointer.
+    let made = unsafe { syscall(k::__NR_ioctl, arguments) };
+    fd::close(device);
+    made.map(|number| (to_int(number), Source::Device)).map_err(|errno| (refused, errno))
+}
+
+fn request<T>(uffd: RawFd, number: u32, argument: &mut T) -> Result<(), Errno> {
+    let pointer: *mut T = argument;
+    let arguments = [uffd as usize, bits(number), pointer as usize, 0, 0, 0];
+    // SAFETY: callers below pair each request with its own structure, which is borrowed for the call; none of these
+    // requests changes what a page holds that anybody has seen.
+    unsafe { syscall(k::__NR_ioctl, arguments) }.map(drop)
+}
+
+/// Says which features are wanted; the answer is all that the kernel has.
+pub(crate) fn handshake(uffd: RawFd, features: u64) -> Result<u64, Errno> {
+    let mut api = k::uffdio_api { api: u64::from(k::UFFD_API), features, ioctls: 0 };
+    request(uffd, ioctl::UFFDIO_API, &mut api)?;
+    Ok(api.features)
+}
+
+const fn range(address: usize, length_bytes: usize) -> k::uffdio_range {
+    k::uffdio_range { start: address as u64, len: length_bytes as u64 }
+}
+
+/// From now on missing pages, and stores to protected ones, are reported.
+pub(crate) fn register(uffd: RawFd, address: usize, length_bytes: usize) -> Result<(), Errno> {
+    let mode = u64::from(k::UFFDIO_REGISTER_MODE_MISSING | k::UFFDIO_REGISTER_MODE_WP);
+    let mut argument = k::uffdio_register { range: range(address, length_bytes), mode, ioctls: 0 };
+    request(uffd, ioctl::UFFDIO_REGISTER, &mut argument)
+}
+
+/// What write-protection a range is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Stores are reported and wait.
+    Stores,
+    /// Stores go through; whoever waited goes on.
+    Nothing,
+}
+
+/// Sets the protection of the pages present in a registered range. [`Errno::AGAIN`] while an mremap waits for its event to be
+/// read.
+pub(crate) fn protect(
+    uffd: RawFd,
+    address: usize,
+    length_bytes: usize,
+    protection: Protection,
+) -> Result<(), Errno> {
+    let mode = match protection {
+        Protection::Stores => MODE_WP,
+        Protection::Nothing => 0,
+    };
+    let mut argument = k::uffdio_writeprotect { range: range(address, length_bytes), mode };
+    request(uffd, ioctl::UFFDIO_WRITEPROTECT, &mut argument)
+}
+
+/// Maps zero pages where nothing is mapped, up to the first page that is there; wakes whoever waits for them.
+pub(crate) fn zero_pages(uffd: RawFd, address: usize, length_bytes: usize) -> Result<(), Errno> {
+    let mut argument =
+        k::uffdio_zeropage { range: range(address, length_bytes), mode: 0, zeropage: 0 };
+    request(uffd, ioctl::UFFDIO_ZEROPAGE, &mut argument)
+}
+
+/// Whoever waits in the range tries again.
+pub(crate) fn wake(uffd: RawFd, address: usize, length_bytes: usize) {
+    let mut argument = range(address, length_bytes);
+    // A range outside the address space is the only error there is.
+    let _ = request(uffd, ioctl::UFFDIO_WAKE, &mut argument);
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A thread waits: the address, and flags UFFD_PAGEFAULT_FLAG_*.
+    Fault { address: usize, flags: u64 },
+    /// Anything else; reading it is all that it needs.
+    Other,
+}
+
+/// Reads what is there, without waiting; [`Errno::AGAIN`] if nothing is.
+pub(crate) fn read(uffd: RawFd, each: &mut impl FnMut(Event)) -> Result<(), Errno> {
+    const SIZE: usize = size_of::<k::uffd_msg>();
+    const BATCH: usize = 16;
+    let mut buffer = [0_u8; SIZE * BATCH];
+    let length = fd::read(uffd, &mut buffer)?;
+    for message in buffer[..length].chunks_exact(SIZE) {
+        each(parse(message));
+    }
+    Ok(())
+}
+
+fn parse(message: &[u8]) -> Event {
+    // The layout is that of `struct uffd_msg`: the event in byte 0, the fault's flags at 8, its address at 16.
+    let word = |at: usize| {
+        message
+            .get(at..at + 8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u64::from_ne_bytes)
+    };
+    if u32::from(message[0]) == k::UFFD_EVENT_PAGEFAULT {
+        Event::Fault { address: to_usize(word(16)), flags: word(8) }
+    } else {
+        Event::Other
+    }
+}

@@ -1,0 +1,158 @@
+//! Making registered anonymous memory: traps in place, and zero windows elsewhere, moved into place when they are ready.
+//!
+//! A window is never made where it is to stand: between "the zero page is mapped" and "it is write-protected" a store of
+//! another thread would land in a private page of its own and be lost. Moved as a whole, it appears protected.
+
+use crate::area::VmaArea;
+use crate::service::Service;
+use crate::sys::errno::Errno;
+use crate::sys::{mem, uffd};
+use linux_raw_sys::general as k;
+use std::os::fd::RawFd;
+use udax_core::PageRange;
+
+/// Why a range could not be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Nothing was changed.
+    Before(Errno),
+    /// What had been there may be gone: something has to be put there at once.
+    Halfway(Errno),
+}
+
+impl Failure {
+    pub(crate) const fn errno(self) -> Errno {
+        match self {
+            Self::Before(errno) | Self::Halfway(errno) => errno,
+        }
+    }
+}
+
+/// Memory of our own, elsewhere, with the target's place in its 2 MiB. Dropping unmaps it.
+pub(crate) struct Scratch {
+    pub(crate) address: usize,
+    pub(crate) length_bytes: usize,
+}
+
+impl Scratch {
+    /// Reserves it, without rights.
+    pub(crate) fn new(target: usize, length_bytes: usize) -> Result<Self, Errno> {
+        let colour = target % mem::HUGE;
+        let simple = Self { address: mem::reserve(length_bytes)?, length_bytes };
+        if simple.address % mem::HUGE == colour || length_bytes < mem::HUGE {
+            return Ok(simple);
+        }
+        drop(simple);
+        let total = length_bytes.checked_add(mem::HUGE).ok_or(Errno::NOMEM)?;
+        let base = mem::reserve(total)?;
+        let address = base + (colour.wrapping_sub(base) & (mem::HUGE - 1));
+        // What is too much goes before anything else can fail: the rest is exactly the scratch.
+        for (start, end) in [(base, address), (address + length_bytes, base + total)] {
+            if start < end {
+                // SAFETY: the range is a part of what was reserved above, and nobody else has heard of it.
+                unsafe { mem::munmap(start, end - start) }?;
+            }
+        }
+        Ok(Self { address, length_bytes })
+    }
+
+    /// Gives the scratch the rights `prot`.
+    pub(crate) fn allow(&self, prot: u32) -> Result<(), Errno> {
+        // SAFETY: the range is our own, and no reference into it exists.
+        unsafe { mem::mprotect(self.address, self.length_bytes, prot) }
+    }
+
+    fn advise(&self, advice: u32) -> Result<(), Errno> {
+        loop {
+            // SAFETY: none of the advices used here changes contents, and the range is our own.
+            match unsafe { mem::madvise(self.address, self.length_bytes, advice) } {
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Moves it over what lies at `to`; its old place is free then.
+    ///
+    /// # Safety
+    /// 1. What lies at `to` is the caller's to replace.
+    pub(crate) unsafe fn move_over(self, service: &Service, to: usize) -> Result<(), Failure> {
+        // SAFETY: 1: passed on; and the scratch, being our own, is forgotten below.
+        let moved = unsafe { service.move_over(self.address, to, self.length_bytes) };
+        match moved {
+            Ok(()) => {
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(errno) => Err(Failure::Halfway(errno)),
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: the range is our own, and nobody else has heard of it.
+        let _ = unsafe { mem::munmap(self.address, self.length_bytes) };
+    }
+}
+
+/// Reports faults of a range from now on, and keeps it from children: one would get unregistered memory.
+fn arm(uffd: RawFd, address: usize, length_bytes: usize) -> Result<(), Errno> {
+    // After mlockall(MCL_FUTURE) it would be filled with private pages at the first mprotect that allows stores.
+    mem::munlock(address, length_bytes)?;
+    uffd::register(uffd, address, length_bytes)?;
+    // SAFETY: this advice changes no contents.
+    unsafe { mem::madvise(address, length_bytes, k::MADV_DONTFORK) }
+}
+
+/// Lays a trap over `range`, where no other thread can be yet. On a service thread.
+pub(crate) fn lay(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Failure> {
+    let (address, length_bytes) = area.span(range);
+    let flags = mem::ANONYMOUS | k::MAP_FIXED;
+    // SAFETY: the range is of a VmaArea, so it may be mapped anew.
+    unsafe { mem::mmap(address, length_bytes, mem::PROT_NONE, flags, -1, 0) }
+        .map_err(Failure::Halfway)?;
+    arm(service.table.uffd, address, length_bytes).map_err(Failure::Halfway)?;
+    // SAFETY: the range is of a VmaArea, and it gets the rights the program gave it.
+    unsafe { mem::mprotect(address, length_bytes, area.prot().raw()) }.map_err(Failure::Halfway)
+}
+
+/// Puts a trap over `range`, at once for every other thread. On a service thread.
+pub(crate) fn lay_live(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Failure> {
+    let (address, length_bytes) = area.span(range);
+    let scratch = Scratch::new(address, length_bytes).map_err(Failure::Before)?;
+    arm(service.table.uffd, scratch.address, length_bytes).map_err(Failure::Before)?;
+    scratch.allow(area.prot().raw()).map_err(Failure::Before)?;
+    // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
+    unsafe { scratch.move_over(service, address) }
+}
+
+/// Puts a window of write-protected zero pages over `range`, at once for every other thread. On a service thread.
+pub(crate) fn open(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Failure> {
+    let (address, length_bytes) = area.span(range);
+    let scratch = prepare(service, area, address, length_bytes).map_err(Failure::Before)?;
+    // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
+    unsafe { scratch.move_over(service, address) }
+}
+
+/// A window for `target`, elsewhere.
+fn prepare(
+    service: &Service,
+    area: &VmaArea,
+    target: usize,
+    length_bytes: usize,
+) -> Result<Scratch, Errno> {
+    let scratch = Scratch::new(target, length_bytes)?;
+    // Without a common 2 MiB zero page a huge fault would be given real memory. A kernel without huge pages refuses both advices.
+    let is_huge = service.huge_zero_pages && length_bytes >= mem::HUGE;
+    let _ = scratch.advise(if is_huge { k::MADV_HUGEPAGE } else { k::MADV_NOHUGEPAGE });
+    mem::munlock(scratch.address, length_bytes)?;
+    scratch.allow(mem::PROT_READ)?;
+    scratch.advise(k::MADV_POPULATE_READ)?;
+    arm(service.table.uffd, scratch.address, length_bytes)?;
+    service.protect(scratch.address, length_bytes, uffd::Protection::Stores)?;
+    if area.prot().raw() != mem::PROT_READ {
+        scratch.allow(area.prot().raw())?;
+    }
+    Ok(scratch)
+}

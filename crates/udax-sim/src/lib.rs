@@ -1,0 +1,57 @@
+//! The simulated world that the engine's tests run on: a scheduler with a seed, a media that remembers what is durable, a small
+//! file system, and a machine with page tables and CPUs whose TLBs go stale. The engine cannot tell it from the real thing.
+//!
+//! Read in the order of the modules below.
+#![forbid(unsafe_code)]
+
+mod prng;
+mod sched;
+
+mod platform;
+
+mod plan;
+
+mod cache;
+mod media;
+
+mod extents;
+mod space_map;
+
+mod fs;
+
+mod file;
+
+mod fallocate;
+
+mod mmu;
+mod tlb;
+
+mod machine;
+mod space;
+mod vma;
+
+mod process;
+mod thread;
+
+mod world;
+
+mod model;
+
+pub use cache::{Evicted, Image};
+pub use file::{FileExtent, FsCall, SimFile};
+pub use fs::SimFs;
+pub use machine::{HugeZero, Machine, Protection, Shootdown, VmaLayout};
+pub use media::{MediaCall, MediaConfig, MediaEvent, SimMedia, StoreBy};
+pub use model::FileModel;
+pub use plan::Plan;
+pub use platform::{
+    ExclusiveHold, SharedHold, SharedLock, SimGuard, SimLock, SimParker, SimPlatform, WaitQueue,
+};
+pub use prng::Prng;
+pub use process::{Congruence, Fork, Process, Target, Translation};
+pub use sched::{Failure, FailureKind, Run, explore, note, run, yield_point};
+pub use space::SimSpace;
+pub use space_map::{Freed, Placement};
+pub use thread::{AccessError, SimThread};
+pub use vma::{FaultRequest, SimVma};
+pub use world::SimWorld;

@@ -1,0 +1,141 @@
+//! Runs mapped ahead of a fault: what holds for the page that faulted holds for every page of the run.
+
+mod common;
+
+use common::{Call, Rig, Spec, page, pages};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use udax_core::{Intent, Order};
+use udax_sim::{Congruence, Plan, Target, explore};
+
+/// A VMA whose faults ask for `ahead` pages behind them.
+fn ahead(rig: &Rig, spec: Spec, ahead: u64) -> Arc<common::Mapped> {
+    rig.map(Spec { ahead, ..spec })
+}
+
+#[test]
+fn a_run_of_zeros_is_mapped_by_one_fault() {
+    let rig = Rig::new(1024);
+    let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 9);
+    assert_eq!(vma.load(3), Ok(0));
+    assert_eq!(vma.sim.translations().len(), 10);
+    assert!((3..13).all(|index| rig.state(index) == "pZ"));
+    assert_eq!((rig.state(2), rig.state(13)), ("none".into(), "none".into()));
+    assert_eq!(rig.machine.fault_count(), 1);
+    rig.check_invariants();
+}
+
+#[test]
+fn a_run_of_2_mib_zeros_is_mapped_by_one_fault() {
+    let rig = Rig::new(2048);
+    let vma = ahead(&rig, Spec::shared(pages(0, 2048)), 1024);
+    assert_eq!(vma.load(5), Ok(0));
+    assert_eq!(vma.sim.translations().len(), 3);
+    assert!(vma.sim.translations().iter().all(|one| one.order == Order::Pmd));
+    assert_eq!(rig.state(1536), "none");
+    rig.check_invariants();
+}
+
+#[test]
+fn a_run_ends_where_an_entry_is_and_leaves_nothing_behind_it() {
+    let rig = Rig::new(1024);
+    rig.fill(pages(6, 1), 6);
+    let other = rig.small(pages(0, 1024));
+    assert_eq!(other.load(9), Ok(0));
+    let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 100);
+    assert_eq!(vma.load(3), Ok(0));
+    assert_eq!((rig.state(5), rig.state(6), rig.state(7)), ("pZ".into(), "none".into(), "none".into()));
+    assert_eq!(vma.load(7), Ok(0));
+    assert_eq!((rig.state(8), rig.state(10)), ("pZ".into(), "none".into()));
+    assert_eq!(vma.load(6), Ok(6), "storage among holes is mapped as storage");
+    rig.check_invariants();
+}
+
+#[test]
+fn a_run_of_storage_is_mapped_clean_by_a_load_and_dirty_by_a_store() {
+    let rig = Rig::new(1024);
+    rig.fill(pages(0, 64), 1);
+    let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 7);
+    assert_eq!(vma.load(0), Ok(1));
+    assert!((0..8).all(|index| rig.state(index) == "pM"));
+    rig.check_invariants();
+    vma.store(16, 9).expect("there is storage");
+    rig.check_invariants();
+    assert_eq!(rig.state(16), "pM[D]");
+    let dirty = rig.entries().iter().filter(|one| one.dirty).count();
+    let writable = vma.sim.translations().iter().filter(|one| one.writable).count();
+    assert_eq!(dirty, writable, "I7, for each page of the run");
+}
+
+/// Pitfall 35, for the pages ahead: what the file system says of a page counts only if the page's entry was locked before it was
+/// asked. Here a write comes between the question and the run.
+#[test]
+fn pitfall_035_a_write_into_the_run_is_never_hidden_by_zeros() {
+    let rig = Rig::new(1024);
+    let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 9);
+    let (mapping, done) = (Arc::clone(&rig.mapping), Arc::new(AtomicBool::new(false)));
+    let (watch, ended) = (Arc::clone(&mapping), Arc::clone(&done));
+    rig.hooks.after(
+        |call| matches!(call, Call::Begin(_, Intent::Read)),
+        move || {
+            std::thread::spawn(move || {
+                assert_eq!(mapping.write(5 * 4096, &[7]), Ok(1));
+                done.store(true, Ordering::SeqCst);
+            });
+            // Either the write is through, or it waits for the entry of its page.
+            while !ended.load(Ordering::SeqCst) && watch.sleepers(page(5)) == 0 {
+                std::thread::yield_now();
+            }
+        },
+    );
+    assert_eq!(vma.load(0), Ok(0));
+    while vma.load(5) != Ok(7) && rig.byte(5) == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(vma.load(5), Ok(7), "the store of a write that has returned");
+    assert!(rig.hooks.all_done());
+}
+
+#[test]
+fn pitfall_035_under_every_schedule() {
+    explore(0..300, |run| {
+        let rig = Rig::new(1024);
+        let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 9);
+        let (reader, writer) = (Arc::clone(&vma), Arc::clone(&rig));
+        run.spawn("load", move || assert_eq!(reader.load(0), Ok(0)));
+        run.spawn("write", move || {
+            assert_eq!(writer.mapping.write(5 * 4096, &[7]), Ok(1));
+            assert_eq!(vma.load(5), Ok(7), "after the write has returned");
+        });
+    });
+}
+
+#[test]
+fn a_run_that_page_tables_have_no_memory_for_still_serves_its_own_page() {
+    let rig = Rig::new(1024);
+    rig.fill(pages(0, 1024), 3);
+    // The level ends behind page 510, so the run needs a second table.
+    let congruence = Congruence::OffBy(1);
+    let spec = Spec { congruence, ..Spec::shared(pages(0, 1024)).small() };
+    let vma = ahead(&rig, spec, 9);
+    rig.machine.fail_table_allocation(Plan::nth(2));
+    assert_eq!(vma.load(508), Ok(3));
+    rig.check_invariants();
+    assert_eq!(vma.load(513), Ok(3));
+    assert!(matches!(vma.translation(513).map(|one| one.target), Some(Target::Storage(_))));
+}
+
+/// I7: each page that a broken-off run has made writable is marked.
+#[test]
+fn i7_a_run_that_breaks_off_leaves_no_writable_page_unmarked() {
+    let rig = Rig::new(1024);
+    rig.fill(pages(0, 1024), 3);
+    let congruence = Congruence::OffBy(1);
+    let spec = Spec { congruence, ..Spec::shared(pages(0, 1024)).small() };
+    let vma = ahead(&rig, spec, 9);
+    rig.machine.fail_table_allocation(Plan::nth(2));
+    vma.store(508, 4).expect("its own page has a table");
+    rig.check_invariants();
+    rig.machine.fail_table_allocation(Plan::nth(2));
+    assert_eq!(rig.byte(508), 4);
+}

@@ -1,0 +1,114 @@
+//! Calls that change a file without a store, and what has to happen before them.
+
+use crate::in_flight::Writing;
+use crate::runtime::Runtime;
+use udax_core::PageRange;
+use udax_linux::SignalsBlocked;
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteAt {
+    /// At this byte of the file.
+    Offset(u64),
+    /// Where the descriptor's position is, which other threads may move meanwhile.
+    FilePosition,
+}
+
+/// A call that changes a file is under way while this lives.
+#[derive(Debug)]
+#[must_use = "it must live until the kernel's own call has returned"]
+pub struct FileCall {
+    _writing: Writing,
+}
+
+impl Runtime {
+    pub(crate) fn writing(&self, fd: i32, at: WriteAt, length: u64) -> FileCall {
+        // Published first, then the look (in_flight.rs).
+        let call = FileCall { _writing: Writing::publish(fd) };
+        if !self.state.is_serving() {
+            return call;
+        }
+        match at {
+            WriteAt::Offset(offset) if !appends(fd) => {
+                self.make_storage(fd, PageRange::of_bytes(offset, length));
+            }
+            WriteAt::Offset(_) | WriteAt::FilePosition => {
+                self.end_service_of(fd, "written at a file position");
+            }
+        }
+        call
+    }
+
+    pub(crate) fn changing_layout(&self, fd: i32) -> FileCall {
+        let call = FileCall { _writing: Writing::publish(fd) };
+        if self.state.is_serving() {
+            self.end_service_of(fd, "resized, allocated or punched");
+        }
+        call
+    }
+
+    pub(crate) fn descriptor_shared(&self, fd: i32) {
+        let Some(key) = crate::descriptors::key_of(fd) else { return };
+        let _signals = SignalsBlocked::new();
+        let mut files = self.state.files();
+        files.tainted.insert(key);
+        self.state.end_service(&mut files, key, "its descriptor was shared");
+    }
+
+    fn make_storage(&self, fd: i32, range: PageRange) {
+        let Some(key) = crate::descriptors::key_of(fd) else { return };
+        let _signals = SignalsBlocked::new();
+        let file = self.state.files().served.get(&key).cloned();
+        if let Some(file) = file {
+            let _regions = self.state.regions();
+            file.make_storage(range);
+        }
+    }
+
+    fn end_service_of(&self, fd: i32, why: &'static str) {
+        let Some(key) = crate::descriptors::key_of(fd) else { return };
+        let _signals = SignalsBlocked::new();
+        let mut files = self.state.files();
+        self.state.end_service(&mut files, key, why);
+    }
+}
+
+/// Whether writes through the descriptor go to the end of the file, whatever offset they name (pwrite(2), BUGS).
+fn appends(fd: i32) -> bool {
+    crate::descriptors::appends(fd)
+}
+
+impl Runtime {
+    /// Ends a mapping of the library: nothing is served there any more, and then the kernel unmaps it.
+    pub(crate) fn unmap(&self, mapped: udax_linux::Mapped) {
+        let _signals = SignalsBlocked::new();
+        let area = mapped.area();
+        let addresses = area.address()..area.end();
+        let mut regions = self.state.regions_mut();
+        self.audit(regions.over(&addresses));
+        for region in regions.carve(&addresses) {
+            let _ = region.detach();
+        }
+        drop(mapped);
+        drop(regions);
+        if self.state.is_serving() {
+            self.state.drop_unmapped();
+        }
+    }
+
+    /// Before the kernel's msync of some addresses: the engine's account of what was dirtied there, and the check that no store
+    /// was swallowed.
+    pub(crate) fn account_for_sync(&self, addresses: std::ops::Range<usize>) {
+        if !self.state.is_serving() {
+            return;
+        }
+        let _signals = SignalsBlocked::new();
+        let regions = self.state.regions();
+        self.audit(regions.over(&addresses));
+        for region in regions.over(&addresses) {
+            let pages = crate::regions::pages_within(region.area(), &addresses);
+            // An error can only be the account's: the kernel's call makes it durable, and reports.
+            let _ = region.file.mapping.writeback(pages);
+        }
+    }
+}

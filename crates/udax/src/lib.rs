@@ -1,0 +1,52 @@
+//! udax: map any sparse file directly. Loads from holes cost no memory, stores reach the file.
+//!
+//! Shaped like `memmap2`: change one `use` line.
+//!
+//! ```no_run
+//! use udax::MmapOptions;
+//! # fn main() -> std::io::Result<()> {
+//! let file = std::fs::OpenOptions::new().read(true).write(true).open("sparse.bin")?;
+//! // SAFETY: nobody truncates or changes the file while the slice is in use.
+//! let mut map = unsafe { MmapOptions::new().map_mut(&file)? };
+//! let sum: u64 = map.iter().map(|&byte| u64::from(byte)).sum();
+//! map[0] = 1;
+//! map.flush()?;
+//! # let _ = sum; Ok(()) }
+//! ```
+//!
+//! How it works, and what it guarantees: ARCHITECTURE.md and docs/concurrency.md. Whatever cannot be served stays a plain mapping, which is
+//! always right; [`Mmap::report`] says what and why.
+#![deny(unsafe_code)]
+
+mod world;
+
+mod descriptors;
+mod eligible;
+mod in_flight;
+
+mod regions;
+mod served;
+mod window;
+
+mod audit;
+mod calls;
+mod fork;
+mod runtime;
+
+pub mod program;
+mod statistics;
+mod trace;
+
+mod advice;
+mod file;
+mod mmap;
+mod process;
+mod report;
+
+pub use advice::Advice;
+pub use file::File;
+pub use mmap::{Mmap, MmapMut, MmapOptions};
+pub use process::statistics;
+pub use report::{MapReport, UnitReport, UnitState};
+pub use statistics::{Ended, FileStatistics, PassedThrough, Statistics};
+pub use udax_linux::Errno;

@@ -1,0 +1,296 @@
+//! The runtime: it takes files into service, and ends that; it hands faults to the engine, and lease breaks to whoever must know.
+//!
+//! Lock order: the table of files, then the registry, then the engine's locks (docs/concurrency.md). Program threads take them with all
+//! signals blocked.
+
+use crate::eligible::Refusal;
+use crate::regions::{Region, Regions};
+use crate::served::{FileKey, Proof, ServedFile};
+use crate::world::HostWorld;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+use udax_core::{Dax, Fault, PAGE_BYTES, PageIndex, PageRange, Tracer};
+use udax_linux::{
+    Access, Cause, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
+    Service, Sharing, SignalsBlocked, StartError, VmaArea,
+};
+
+/// What the table of files holds.
+#[derive(Default)]
+pub(crate) struct Files {
+    pub(crate) served: BTreeMap<FileKey, Arc<ServedFile>>,
+    /// Files of which another process may have a descriptor of ours, or we one of its: no lease tells of its stores.
+    pub(crate) tainted: BTreeSet<FileKey>,
+    /// Why mappings were passed through, and how often.
+    pub(crate) refused: BTreeMap<&'static str, u64>,
+    /// Files whose service ended, for statistics.
+    pub(crate) ended: Vec<(String, &'static str)>,
+}
+
+/// Everything that outlives a single call.
+pub(crate) struct State {
+    files: Mutex<Files>,
+    regions: RwLock<Regions>,
+    pub(crate) dax: Arc<Dax<HostWorld>>,
+    /// How many files are served: a look at it is all that most calls need.
+    pub(crate) serving: AtomicUsize,
+    /// Nothing is taken into service any more: a fork child, or a process that writes files in ways we cannot see.
+    closed: AtomicBool,
+}
+
+/// The runtime of a process.
+pub(crate) struct Runtime {
+    pub(crate) state: Arc<State>,
+    service: OnceLock<Result<Arc<Service>, String>>,
+}
+
+impl State {
+    pub(crate) fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn regions(&self) -> RwLockReadGuard<'_, Regions> {
+        self.regions.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn regions_mut(&self) -> RwLockWriteGuard<'_, Regions> {
+        self.regions.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::SeqCst) != 0
+    }
+
+    /// Ends the service of a file: the plain mapping goes into all its regions, and only then is the proof let go, whereupon whoever
+    /// waited for that goes on. The caller holds the table of files.
+    pub(crate) fn end_service(&self, files: &mut Files, key: FileKey, why: &'static str) {
+        let Some(file) = files.served.remove(&key) else { return };
+        let mut regions = self.regions_mut();
+        file.host.distrust();
+        for region in regions.take_file(&file) {
+            region.vma.space.plain_all();
+            region.detach();
+        }
+        drop(regions);
+        files.ended.push((file.name.clone(), why));
+        self.serving.fetch_sub(1, Ordering::SeqCst);
+        drop(file.take_proof());
+    }
+
+    /// Ends the service of every file.
+    pub(crate) fn end_all(&self, files: &mut Files, why: &'static str) {
+        let keys: Vec<FileKey> = files.served.keys().copied().collect();
+        for key in keys {
+            self.end_service(files, key, why);
+        }
+    }
+
+    /// Lets files go that no region maps any more.
+    pub(crate) fn drop_unmapped(&self) {
+        let mut files = self.files();
+        let unmapped: Vec<FileKey> = {
+            let regions = self.regions();
+            let used: BTreeSet<FileKey> = regions.iter().map(|region| region.file.key).collect();
+            files.served.keys().filter(|key| !used.contains(key)).copied().collect()
+        };
+        for key in unmapped {
+            if let Some(file) = files.served.remove(&key) {
+                files.ended.push((file.name.clone(), "unmapped"));
+                self.serving.fetch_sub(1, Ordering::SeqCst);
+                drop(file.take_proof());
+            }
+        }
+    }
+}
+
+impl Handler for State {
+    fn fault(&self, event: FaultEvent) {
+        let regions = self.regions();
+        // None: the program has unmapped it meanwhile. The retry gets the kernel's own answer.
+        let Some(region) = regions.at(event.address) else { return };
+        region.file.count_fault();
+        let space = &region.vma.space;
+        if space.serve_in_place(event) == InPlace::Served {
+            return;
+        }
+        let Some(index) = space.area().page_of(event.address) else { return };
+        serve(region, index, event);
+    }
+
+    fn lease_broken(&self, lease: LeaseId) {
+        let mut files = self.files();
+        let broken = files.served.values().find(|file| file.holds_lease(lease));
+        if let Some(key) = broken.map(|file| file.key) {
+            self.end_service(&mut files, key, "another process opened it");
+        }
+    }
+}
+
+/// The walk of a fault through the engine. Whatever it comes to, the access can be tried again afterwards.
+fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
+    let vma = &*region.vma;
+    // A private store makes its copy in the kernel, once the page shows what the file has.
+    let access = match (event.access, vma.sharing) {
+        (Access::Write, udax_core::Sharing::Shared) => udax_core::Access::Write,
+        (Access::Read, _) | (Access::Write, udax_core::Sharing::Private) => udax_core::Access::Read,
+    };
+    let ahead = match access {
+        udax_core::Access::Read => region.window.ahead(index),
+        udax_core::Access::Write => 0,
+    };
+    let translation_present = event.cause == Cause::WriteProtected;
+    let fault = Fault { vma, index, access, translation_present, ahead };
+    let outcome = region.file.mapping.fault(&fault);
+    let unserved = outcome.is_error() || vma.space.state_of(index) == RunState::Trap;
+    if unserved {
+        // Always right: the kernel then maps the page, or gives its own SIGBUS.
+        let unit = crate::served::whole_units(PageRange::new(index, 1)).intersect(vma.pages);
+        region.file.host.assign(unit);
+        region.file.mapping.invalidate(unit);
+        vma.space.plain(unit);
+    }
+}
+
+impl Runtime {
+    pub(crate) fn new(tracer: Option<Arc<dyn Tracer>>) -> Self {
+        let state = Arc::new(State {
+            files: Mutex::default(),
+            regions: RwLock::default(),
+            dax: Dax::new(tracer),
+            serving: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        });
+        Self { state, service: OnceLock::new() }
+    }
+
+    /// The service threads; started by the first call.
+    pub(crate) fn service(&self) -> Result<&Arc<Service>, Refusal> {
+        let started = self.service.get_or_init(|| {
+            let handler: Arc<dyn Handler> = Arc::clone(&self.state) as Arc<dyn Handler>;
+            Service::start(handler).map_err(|error: StartError| error.to_string())
+        });
+        started.as_ref().map_err(|why| Refusal::NoEngine(why.clone()))
+    }
+
+    /// The service threads, if they have been started.
+    pub(crate) fn running(&self) -> Option<&Arc<Service>> {
+        self.service.get().and_then(|started| started.as_ref().ok())
+    }
+
+    /// Puts a fresh plain mapping, `area` of the file behind descriptor `fd`, into service. If it is refused, the mapping stays as it
+    /// is: plain, and right.
+    pub(crate) fn adopt(&self, area: VmaArea, fd: i32, promise: Promise) -> Result<(), Refusal> {
+        let _signals = SignalsBlocked::new();
+        let state = &*self.state;
+        if state.is_closed() {
+            return Err(Refusal::Closed);
+        }
+        let info = udax_linux::file_info(fd).map_err(Refusal::Descriptor)?;
+        let key = FileKey::of(&info);
+        let mut files = state.files();
+        let known = files.served.get(&key).cloned();
+        // A mapping of a served file that is not served itself stores where no fault tells: its pages count as storage.
+        let pass_through = |why: Refusal| {
+            if let Some(file) = known.as_ref().filter(|_| area.sharing() == Sharing::Shared) {
+                let _regions = state.regions();
+                file.make_storage(area.pages());
+            }
+            Err(why)
+        };
+        if let Err(why) = crate::eligible::mapping(&area, &info) {
+            return pass_through(why);
+        }
+        let file = match &known {
+            Some(file) => Arc::clone(file),
+            None => self.take_into_service(&mut files, fd, &area, promise)?,
+        };
+        let served = self.lay(&file, area);
+        if served.is_err() && known.is_none() {
+            // Registered above, so that writers saw it; nobody maps it.
+            files.served.remove(&key);
+            state.serving.fetch_sub(1, Ordering::SeqCst);
+        }
+        served.or_else(pass_through)
+    }
+
+    /// A file becomes served: proof first, then a look for those who already store to it unseen.
+    fn take_into_service(
+        &self,
+        files: &mut Files,
+        fd: i32,
+        area: &VmaArea,
+        promise: Promise,
+    ) -> Result<Arc<ServedFile>, Refusal> {
+        let service = self.service()?;
+        let handle = FileHandle::adopt(service, fd).map_err(Refusal::Descriptor)?;
+        let key = FileKey::of(&handle.info());
+        if !handle.can_probe() {
+            return Err(Refusal::CannotProbe);
+        }
+        let proof = match promise {
+            Promise::Exclusive => Proof::Promise,
+            Promise::None if files.tainted.contains(&key) => return Err(Refusal::SharedDescriptor),
+            Promise::None => Proof::Lease(handle.take_lease().map_err(Refusal::Lease)?),
+        };
+        let name = crate::descriptors::name_of(fd);
+        let file = ServedFile::new(&self.state.dax, handle, proof, name);
+        files.served.insert(key, Arc::clone(&file));
+        // Registered before the look (a writer publishes itself before it looks at `serving`): one of the two sees the other.
+        self.state.serving.fetch_add(1, Ordering::SeqCst);
+        let writer = crate::in_flight::is_written(service, key);
+        if writer {
+            files.served.remove(&key);
+            self.state.serving.fetch_sub(1, Ordering::SeqCst);
+            return Err(Refusal::WriteUnderWay);
+        }
+        for pages in
+            crate::descriptors::mapped_shared(service, key.ino, &(area.address()..area.end()))
+        {
+            file.host.assign(crate::served::whole_units(pages));
+        }
+        Ok(file)
+    }
+
+    /// Lays traps over the part of the mapping in which holes are. From here on faults come.
+    fn lay(&self, file: &Arc<ServedFile>, area: VmaArea) -> Result<(), Refusal> {
+        let size = file.handle.size().map_err(Refusal::Descriptor)?;
+        let in_file = PageRange::between(PageIndex(0), PageIndex(size.div_ceil(PAGE_BYTES)));
+        // What lies past the end is plain: SIGBUS is the kernel's to give, and what comes to be there is stored unseen.
+        file.host.assign(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
+        let below_end = area.pages().intersect(in_file);
+        file.host.survey(below_end).map_err(Refusal::Survey)?;
+        if file.host.hole_pages(below_end) == 0 {
+            return Err(Refusal::NoHole);
+        }
+        let space = LinuxSpace::new(area, Arc::clone(&file.handle));
+        let mut regions = self.state.regions_mut();
+        let region = Region::attach(file, space);
+        let laid = region.vma.space.lay_traps(below_end);
+        if let Err(errno) = laid {
+            region.detach();
+            return Err(Refusal::NoTraps(errno));
+        }
+        regions.insert(region);
+        Ok(())
+    }
+}
+
+/// What the user promised about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Nothing: the kernel must vouch for it.
+    None,
+    /// That no other process writes it while it is mapped.
+    Exclusive,
+}

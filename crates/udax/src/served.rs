@@ -1,0 +1,115 @@
+//! A file that is served: its descriptors, its place in the engine, and the proof that its holes may be shown as zeros.
+
+use crate::world::{HandleIo, HostWorld, Mapping};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use udax_core::{Dax, Inode, Order, PageIndex, PageRange};
+use udax_host::{HostFile, HostKind};
+use udax_linux::{FileHandle, FileInfo, Lease, LeaseId};
+
+/// Which file, in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FileKey {
+    pub(crate) dev: u64,
+    pub(crate) ino: u64,
+}
+
+impl FileKey {
+    pub(crate) fn of(info: &FileInfo) -> Self {
+        Self { dev: info.dev, ino: info.ino }
+    }
+}
+
+/// Why nobody unwatched can write the file (the coherence contract, README).
+#[derive(Debug)]
+pub(crate) enum Proof {
+    /// The kernel holds others back until we have answered.
+    Lease(Lease),
+    /// The user promised.
+    Promise,
+}
+
+/// One served file. It is served from the first mapping with a proof until the proof ends or the last mapping goes.
+pub(crate) struct ServedFile {
+    pub(crate) key: FileKey,
+    pub(crate) name: String,
+    pub(crate) handle: Arc<FileHandle>,
+    pub(crate) host: HostFile,
+    pub(crate) mapping: Arc<Mapping>,
+    proof: Mutex<Option<Proof>>,
+    /// Held over "assign, then take the zeros away", so that a second writer does not go on between the two.
+    assigning: Mutex<()>,
+    /// User-space faults taken, for statistics.
+    pub(crate) faults: AtomicU64,
+}
+
+impl ServedFile {
+    pub(crate) fn new(
+        dax: &Arc<Dax<HostWorld>>,
+        handle: Arc<FileHandle>,
+        proof: Proof,
+        name: String,
+    ) -> Arc<Self> {
+        let info = handle.info();
+        let io = Arc::new(HandleIo(Arc::clone(&handle)));
+        let host = HostFile::new(io, HostKind::of_magic(info.fs_magic));
+        host.trust();
+        let inode = Inode { dev: info.dev, ino: info.ino };
+        let mapping = Mapping::new(dax, inode, host.clone(), host.clone());
+        Arc::new(Self {
+            key: FileKey::of(&info),
+            name,
+            handle,
+            host,
+            mapping,
+            proof: Mutex::new(Some(proof)),
+            assigning: Mutex::new(()),
+            faults: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn count_fault(&self) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes the proof; dropping it lets a lease go, and whoever waited for that goes on.
+    pub(crate) fn take_proof(&self) -> Option<Proof> {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn holds_lease(&self, lease: LeaseId) -> bool {
+        let proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*proof, Some(Proof::Lease(held)) if held.id() == lease)
+    }
+
+    pub(crate) fn proof_name(&self) -> &'static str {
+        let proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*proof {
+            Some(Proof::Lease(_)) => "file lease",
+            Some(Proof::Promise) => "the user's promise",
+            None => "ended",
+        }
+    }
+
+    /// From now on `range` is storage: no fault shows zeros there, and no mapping does when this returns. Before a write of this process
+    /// to the file that does not come through a mapping. The caller holds the registry shared.
+    pub(crate) fn make_storage(&self, range: PageRange) {
+        let range = whole_units(range);
+        let _assigning = self.assigning.lock().unwrap_or_else(PoisonError::into_inner);
+        // Assigned already, and whoever did that has finished: a fault assigns before it takes the zeros away.
+        if self.host.hole_pages(range) == 0 && !self.mapping.may_show_zeros(range) {
+            return;
+        }
+        self.host.assign(range);
+        self.mapping.revoke_zeros(range);
+    }
+}
+
+/// `range` and the rest of the 2 MiB units that it touches.
+pub(crate) fn whole_units(range: PageRange) -> PageRange {
+    if range.is_empty() {
+        return range;
+    }
+    let last = PageIndex(range.end.0 - 1).align_down(Order::Pmd);
+    PageRange::between(range.start.align_down(Order::Pmd), last.plus(Order::Pmd.pages()))
+}

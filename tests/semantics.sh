@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Black-box checks of what mmap means: every case of tests/semantics/*.c runs plainly and under `udax run`, on tmpfs and on
+# disk. It asserts by itself, and its output, exit code and files must be the same both ways.
+#
+#     tests/semantics.sh [PROGRAM[:CASE]]...      environment: see tests/lib.sh
+set -euo pipefail
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+limit=${UDAX_CASE_SECONDS:-120}
+
+# run MODE PROGRAM CASE DIRECTORY: leaves output, exit code and file checksums in $work/MODE.*
+run() {
+    local mode=$1 program=$2 name=$3 directory=$4 code=0
+    fresh "$directory"
+    (cd "$directory" && under "$mode" "$limit" "$program" "$name") \
+        >"$work/$mode.out" 2>"$work/$mode.err" || code=$?
+    echo "exit code $code" >>"$work/$mode.out"
+    contents_of "$directory" >"$work/$mode.files"
+}
+
+check() {
+    local program=$1 name=$2 place=$3 directory=$4 what
+    what="$(basename "$program"):$name on $place"
+    run plain "$program" "$name" "$directory"
+    if grep -q ^FAILED "$work/plain.out"; then
+        fail "$what does not hold on this kernel without udax" "$work/plain.out"
+        return
+    fi
+    run udax "$program" "$name" "$directory"
+    if ! diff "$work/plain.out" "$work/udax.out" >"$work/difference"; then
+        fail "$what (< plain, > udax)" "$work/difference" "$work/udax.err"
+    elif ! diff "$work/plain.files" "$work/udax.files" >"$work/difference"; then
+        fail "$what: the files differ (< plain, > udax)" "$work/difference" "$work/udax.err"
+    else
+        pass
+    fi
+}
+
+for source in "$root"/tests/semantics/*.c; do
+    program=$work/$(basename "$source" .c)
+    "$CC" -std=gnu17 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -pthread -o "$program" "$source" -lrt
+    for name in $("$program" --list); do
+        if [ $# -gt 0 ]; then
+            wanted=0
+            for pattern in "$@"; do
+                # shellcheck disable=SC2053 # the pattern is meant as one
+                [[ $(basename "$program"):$name == $pattern || $(basename "$program") == $pattern ]] && wanted=1
+            done
+            [ $wanted = 1 ] || continue
+        fi
+        for entry in "${places[@]}"; do
+            check "$program" "$name" "${entry%%:*}" "${entry#*:}/$name"
+        done
+    done
+done
+summary

@@ -1,0 +1,169 @@
+/* mremap: growing, shrinking, moving and duplicating mappings whose holes have been read. */
+#include "check.h"
+
+#define FILE_BYTES (8 * UNIT)
+
+static bytes touched_hole(int *fd, size_t mapped) {
+    *fd = sparse_file("file", FILE_BYTES);
+    bytes at = map_shared(*fd, mapped);
+    CHECK_EQUAL(touch(at, mapped), 0);
+    return at;
+}
+
+static bytes free_area(size_t length) {
+    bytes at = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(at != MAP_FAILED);
+    unmap(at, length);
+    return at;
+}
+
+CASE(growing_in_place) {
+    int fd = sparse_file("file", FILE_BYTES);
+    bytes area = free_area(FILE_BYTES);
+    CHECK(mmap((void *)area, 2 * UNIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == area);
+    CHECK_EQUAL(touch(area, 2 * UNIT), 0);
+    area[UNIT] = 1;
+    CHECK(mremap((void *)area, 2 * UNIT, FILE_BYTES, 0) == area);
+    CHECK_EQUAL(touch(area + 2 * UNIT, 6 * UNIT), 0);
+    area[7 * UNIT + 3] = 2;
+    CHECK_EQUAL(byte_of_file(fd, 7 * UNIT + 3), 2);
+    CHECK(same_as_file(area, fd, 0, FILE_BYTES));
+}
+
+CASE(growing_where_there_is_no_room) {
+    int fd = sparse_file("file", FILE_BYTES);
+    bytes area = mmap(NULL, FILE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(area != MAP_FAILED);
+    CHECK(mmap((void *)area, 2 * UNIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == area);
+    CHECK_EQUAL(touch(area, 2 * UNIT), 0);
+    area[UNIT + 1] = 1;
+    void *refused = mremap((void *)area, 2 * UNIT, 4 * UNIT, 0);
+    say("in place: %s", outcome(refused == MAP_FAILED ? -1 : 0));
+    CHECK_EQUAL(area[UNIT + 1], 1);
+    bytes moved = mremap((void *)area, 2 * UNIT, 4 * UNIT, MREMAP_MAYMOVE);
+    CHECK(moved != MAP_FAILED && moved != area);
+    CHECK(same_as_file(moved, fd, 0, 4 * UNIT));
+    moved[3 * UNIT] = 7;
+    CHECK_EQUAL(byte_of_file(fd, 3 * UNIT), 7);
+    CHECK_EQUAL(signal_of_load(area), SIGSEGV);
+}
+
+CASE(shrinking) {
+    int fd;
+    bytes at = touched_hole(&fd, FILE_BYTES);
+    at[2 * UNIT] = 1;
+    CHECK(mremap((void *)at, FILE_BYTES, 3 * UNIT + PAGE, 0) == at);
+    CHECK_EQUAL(signal_of_load(at + 3 * UNIT + PAGE), SIGSEGV);
+    at[3 * UNIT + PAGE - 1] = 2;
+    CHECK(same_as_file(at, fd, 0, 3 * UNIT + PAGE));
+    CHECK(mremap((void *)at, 3 * UNIT + PAGE, PAGE, MREMAP_MAYMOVE) == at);
+    at[1] = 3;
+    CHECK(same_as_file(at, fd, 0, PAGE));
+}
+
+CASE(moving_to_a_fixed_place) {
+    int fd;
+    bytes at = touched_hole(&fd, FILE_BYTES), target = free_area(FILE_BYTES + UNIT) + 5 * PAGE;
+    at[UNIT] = 1;
+    bytes moved = mremap((void *)at, FILE_BYTES, FILE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    CHECK(moved == target);
+    CHECK(same_as_file(moved, fd, 0, FILE_BYTES));
+    CHECK_EQUAL(signal_of_load(at), SIGSEGV);
+    moved[2 * UNIT] = 2;
+    moved[7 * UNIT] = 3;
+    CHECK_EQUAL(byte_of_file(fd, 2 * UNIT), 2);
+    CHECK_EQUAL(byte_of_file(fd, 7 * UNIT), 3);
+    CHECK(same_as_file(moved, fd, 0, FILE_BYTES));
+}
+
+CASE(moving_over_another_mapping) {
+    int fd, other = sparse_file("other", FILE_BYTES);
+    bytes at = touched_hole(&fd, 2 * UNIT), target = map_shared(other, FILE_BYTES);
+    CHECK_EQUAL(touch(target, FILE_BYTES), 0);
+    bytes moved = mremap((void *)at, 2 * UNIT, 2 * UNIT, MREMAP_MAYMOVE | MREMAP_FIXED, target + 3 * UNIT);
+    CHECK(moved == target + 3 * UNIT);
+    moved[5] = 5;
+    target[3 * UNIT - 1] = 6;
+    target[5 * UNIT] = 7;
+    CHECK_EQUAL(byte_of_file(fd, 5), 5);
+    CHECK_EQUAL(byte_of_file(other, 3 * UNIT + 5), 0);
+    CHECK_EQUAL(byte_of_file(other, 3 * UNIT - 1), 6);
+    CHECK_EQUAL(byte_of_file(other, 5 * UNIT), 7);
+}
+
+CASE(one_page_leaves_the_middle_of_two_megabytes) {
+    int fd;
+    bytes at = touched_hole(&fd, FILE_BYTES), target = free_area(PAGE);
+    size_t page = 2 * UNIT + 100 * PAGE;
+    bytes moved = mremap((void *)(at + page), PAGE, PAGE, MREMAP_MAYMOVE | MREMAP_FIXED, target);
+    CHECK(moved == target);
+    CHECK_EQUAL(signal_of_load(at + page), SIGSEGV);
+    moved[0] = 9;
+    at[page - 1] = 8;
+    at[page + PAGE] = 7;
+    CHECK_EQUAL(byte_of_file(fd, (off_t)page), 9);
+    CHECK_EQUAL(byte_of_file(fd, (off_t)page - 1), 8);
+    CHECK_EQUAL(byte_of_file(fd, (off_t)(page + PAGE)), 7);
+}
+
+CASE(a_length_of_zero_duplicates_a_shared_mapping) {
+    int fd;
+    bytes at = touched_hole(&fd, FILE_BYTES);
+    bytes twin = mremap((void *)at, 0, FILE_BYTES, MREMAP_MAYMOVE);
+    say("duplicate: %s", outcome(twin == MAP_FAILED ? -1 : 0));
+    if (twin == MAP_FAILED)
+        return;
+    CHECK_EQUAL(touch(twin, FILE_BYTES), 0);
+    twin[UNIT] = 1;
+    CHECK_EQUAL(at[UNIT], 1);
+    at[3 * UNIT] = 2;
+    CHECK_EQUAL(twin[3 * UNIT], 2);
+    CHECK_EQUAL(byte_of_file(fd, UNIT), 1);
+}
+
+CASE(moving_without_unmapping) {
+#ifdef MREMAP_DONTUNMAP
+    int fd;
+    bytes at = touched_hole(&fd, FILE_BYTES);
+    at[UNIT] = 1;
+    bytes moved = mremap((void *)at, FILE_BYTES, FILE_BYTES, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+    say("moved: %s", outcome(moved == MAP_FAILED ? -1 : 0));
+    if (moved == MAP_FAILED)
+        return;
+    moved[2 * UNIT] = 2;
+    at[3 * UNIT] = 3;
+    CHECK_EQUAL(byte_of_file(fd, 2 * UNIT), 2);
+    CHECK_EQUAL(byte_of_file(fd, 3 * UNIT), 3);
+    CHECK(same_as_file(moved, fd, 0, FILE_BYTES) && same_as_file(at, fd, 0, FILE_BYTES));
+#endif
+}
+
+CASE(errors_of_moving) {
+    int fd;
+    bytes at = touched_hole(&fd, FILE_BYTES);
+    unmap(at + 4 * UNIT, UNIT);
+#define TRY(...) say("%s: %s", #__VA_ARGS__, mremap(__VA_ARGS__) == MAP_FAILED ? strerrorname_np(errno) : "ok")
+    TRY((void *)(at + 1), PAGE, 2 * PAGE, MREMAP_MAYMOVE);
+    TRY((void *)at, PAGE, 0, MREMAP_MAYMOVE);
+    TRY((void *)(at + 4 * UNIT), PAGE, 2 * PAGE, MREMAP_MAYMOVE);
+    TRY((void *)(at + 3 * UNIT), 2 * UNIT, 3 * UNIT, MREMAP_MAYMOVE);
+    TRY((void *)at, UNIT, 1UL << 50, MREMAP_MAYMOVE);
+    TRY((void *)at, UNIT, 2 * UNIT, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)(at + PAGE));
+    TRY((void *)at, UNIT, 2 * UNIT, MREMAP_FIXED, (void *)at);
+    CHECK_EQUAL(touch(at, 4 * UNIT), 0);
+    at[UNIT] = 1;
+    CHECK_EQUAL(byte_of_file(fd, UNIT), 1);
+}
+
+CASE(moving_a_private_mapping_keeps_its_copies) {
+    int fd = sparse_file("file", FILE_BYTES);
+    bytes at = map_private(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    for (size_t page = 0; page < FILE_BYTES / PAGE; page += 50)
+        at[page * PAGE] = (uint8_t)(page | 1);
+    bytes moved = mremap((void *)at, FILE_BYTES, FILE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, free_area(FILE_BYTES));
+    CHECK(moved != MAP_FAILED);
+    for (size_t page = 0; page < FILE_BYTES / PAGE; page++)
+        CHECK_EQUAL(moved[page * PAGE], page % 50 ? 0 : (uint8_t)(page | 1));
+    CHECK_EQUAL(byte_of_file(fd, 0), 0);
+}

@@ -1,0 +1,309 @@
+/* Threads that touch the same holes at once, and the locks that live in mapped files. */
+#include "check.h"
+#include <linux/futex.h>
+#include <pthread.h>
+#include <semaphore.h>
+
+#define THREADS 8
+#define PAGES 4096UL
+#define FILE_BYTES (PAGES * PAGE)
+
+static int fd;
+static bytes at;
+static pthread_barrier_t start;
+
+static void hole(void) {
+    fd = sparse_file("file", FILE_BYTES);
+    at = map_shared(fd, FILE_BYTES);
+}
+
+static void run_threads(void *(*body)(void *)) {
+    pthread_t threads[THREADS];
+    CHECK_EQUAL(pthread_barrier_init(&start, NULL, THREADS), 0);
+    for (size_t n = 0; n < THREADS; n++)
+        CHECK_EQUAL(pthread_create(&threads[n], NULL, body, (void *)n), 0);
+    for (size_t n = 0; n < THREADS; n++)
+        pthread_join(threads[n], NULL);
+    pthread_barrier_destroy(&start);
+}
+
+static uint32_t *counter(size_t page, size_t thread) { return (uint32_t *)(at + page * PAGE + thread * 64); }
+
+static void count_pages(size_t thread) {
+    for (size_t page = 0; page < PAGES; page++)
+        ++*counter(page, thread); /* its own counter, in a page that all others store to as well */
+}
+
+static void *count_own(void *argument) {
+    pthread_barrier_wait(&start);
+    count_pages((size_t)argument);
+    return NULL;
+}
+
+static void check_counters(uint32_t expected) {
+    for (size_t page = 0; page < PAGES; page++)
+        for (size_t thread = 0; thread < THREADS; thread++)
+            CHECK_EQUAL(*counter(page, thread), expected);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+CASE(eight_threads_store_into_every_hole_page) {
+    for (int round = 0; round < 5; round++) {
+        hole();
+        run_threads(count_own);
+        check_counters(1);
+        run_threads(count_own);
+        check_counters(2);
+        unmap(at, FILE_BYTES);
+        close(fd);
+        MUST(unlink("file"));
+    }
+}
+
+CASE(eight_threads_store_into_touched_holes) {
+    for (int round = 0; round < 5; round++) {
+        hole();
+        CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+        run_threads(count_own);
+        check_counters(1);
+        unmap(at, FILE_BYTES);
+        close(fd);
+        MUST(unlink("file"));
+    }
+}
+
+static void *count_together(void *argument) {
+    (void)argument;
+    pthread_barrier_wait(&start);
+    for (size_t page = 0; page < PAGES; page++)
+        __atomic_fetch_add(counter(page, 0), 1, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+CASE(eight_threads_add_to_one_counter_in_every_page) {
+    hole();
+    run_threads(count_together);
+    for (size_t page = 0; page < PAGES; page++)
+        CHECK_EQUAL(*counter(page, 0), THREADS);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+static void *count_or_watch(void *argument) {
+    size_t thread = (size_t)argument;
+    pthread_barrier_wait(&start);
+    if (thread % 2 == 0) {
+        count_pages(thread);
+        return NULL;
+    }
+    static _Thread_local uint32_t seen[PAGES];
+    for (int pass = 0; pass < 4; pass++)
+        for (size_t page = 0; page < PAGES; page++) {
+            uint32_t now = __atomic_load_n(counter(page, thread - 1), __ATOMIC_ACQUIRE);
+            CHECK(now >= seen[page]); /* a stored value never turns into zero again */
+            seen[page] = now;
+        }
+    return NULL;
+}
+
+CASE(loads_never_see_a_store_vanish) {
+    for (int round = 0; round < 5; round++) {
+        hole();
+        run_threads(count_or_watch);
+        for (size_t page = 0; page < PAGES; page++)
+            for (size_t thread = 0; thread < THREADS; thread += 2)
+                CHECK_EQUAL(*counter(page, thread), 1);
+        unmap(at, FILE_BYTES);
+        close(fd);
+        MUST(unlink("file"));
+    }
+}
+
+static void *store_sync_write(void *argument) {
+    size_t thread = (size_t)argument;
+    pthread_barrier_wait(&start);
+    for (size_t page = 0; page < PAGES; page++)
+        switch (thread) {
+        case 0:
+            if (page % 64 == 0)
+                CHECK_EQUAL(msync((void *)(at + page * PAGE), 64 * PAGE, MS_SYNC), 0);
+            break;
+        case 1:
+            CHECK_EQUAL(pwrite(fd, &(uint32_t){1}, 4, (off_t)((PAGES - 1 - page) * PAGE + 64)), 4);
+            break;
+        case 2: {
+            uint8_t value;
+            CHECK_EQUAL(pread(fd, &value, 1, (off_t)(page * PAGE)), 1);
+            break;
+        }
+        case 3:
+            if (page % 16 == 0) {
+                bytes other = map(fd, 32 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, (off_t)(page / 32 * 32 * PAGE));
+                for (size_t n = 0; n < 32; n++)
+                    *(volatile uint32_t *)(other + n * PAGE + 3 * 64) = 1;
+                unmap(other, 32 * PAGE);
+            }
+            break;
+        case 4:
+            if (page % 128 == 0)
+                CHECK_EQUAL(madvise((void *)(at + page * PAGE), 128 * PAGE, MADV_DONTNEED), 0);
+            break;
+        default:
+            ++*counter(page, thread);
+        }
+    return NULL;
+}
+
+CASE(stores_syncs_writes_and_mappings_race) {
+    for (int round = 0; round < 3; round++) {
+        hole();
+        CHECK_EQUAL(touch(at, FILE_BYTES / 2), 0);
+        run_threads(store_sync_write);
+        for (size_t page = 0; page < PAGES; page++)
+            for (size_t thread = 0; thread < THREADS; thread++)
+                CHECK_EQUAL(*counter(page, thread), thread == 0 || thread == 2 || thread == 4 ? 0 : 1);
+        CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+        unmap(at, FILE_BYTES);
+        close(fd);
+        MUST(unlink("file"));
+    }
+}
+
+static void *own_mappings(void *argument) {
+    size_t thread = (size_t)argument;
+    char name[32];
+    snprintf(name, sizeof name, "file-%zu", thread);
+    pthread_barrier_wait(&start);
+    for (int round = 0; round < 50; round++) {
+        int own = sparse_file(name, 4 * UNIT);
+        bytes view = map_shared(own, 4 * UNIT);
+        CHECK_EQUAL(touch(view, 4 * UNIT), 0);
+        view[UNIT + (size_t)round] = (uint8_t)(round + 1);
+        CHECK_EQUAL(byte_of_file(own, (off_t)UNIT + round), round + 1);
+        close(own);
+        view[2 * UNIT] = 2;
+        unmap(view, 4 * UNIT);
+        MUST(unlink(name));
+    }
+    return NULL;
+}
+
+CASE(threads_open_map_and_unmap_their_own_files) { run_threads(own_mappings); }
+
+static long futex(uint32_t *word, int operation, uint32_t value) {
+    return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
+}
+
+static void *wait_for_word(void *argument) {
+    uint32_t *word = argument;
+    __atomic_fetch_add(word + 16, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == 0)
+        futex(word, FUTEX_WAIT, 0);
+    __atomic_fetch_add(word + 32, 1, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+/* A store, then a wake: whoever waits on the word, or is just about to, goes on. */
+static void wake_word(uint32_t *word) {
+    while (__atomic_load_n(word + 16, __ATOMIC_SEQ_CST) == 0)
+        sched_yield();
+    __atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
+    futex(word, FUTEX_WAKE, 1000);
+}
+
+CASE(futexes_in_a_hole_wake_threads) {
+    hole();
+    for (size_t n = 0; n < 64; n++) {
+        uint32_t *word = (uint32_t *)(at + n * 61 * PAGE);
+        if (n % 2)
+            CHECK_EQUAL(*word, 0);
+        pthread_t thread;
+        CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_word, word), 0);
+        wake_word(word);
+        pthread_join(thread, NULL);
+        CHECK_EQUAL(word[32], 1);
+    }
+}
+
+/* The waiter sleeps on a word of a zero page; another mapping of the file brings the store and the wake. */
+CASE(futexes_are_the_same_through_two_mappings) {
+    hole();
+    bytes other = map_skewed(fd, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, PAGE);
+    for (size_t n = 0; n < 32; n++) {
+        uint32_t *word = (uint32_t *)(at + n * 61 * PAGE), *same = (uint32_t *)(other + n * 61 * PAGE);
+        pthread_t thread;
+        CHECK_EQUAL(pthread_create(&thread, NULL, wait_for_word, word), 0);
+        wake_word(same);
+        pthread_join(thread, NULL);
+        CHECK_EQUAL(same[32], 1);
+    }
+}
+
+CASE(futexes_in_a_hole_wake_processes) {
+    hole();
+    uint32_t *word = (uint32_t *)(at + 3 * UNIT);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        wait_for_word(word);
+        _exit(0);
+    }
+    wake_word(word);
+    CHECK_EQUAL(end_of(child), 0);
+    CHECK_EQUAL(word[32], 1);
+}
+
+struct shared_locks {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    sem_t semaphore;
+    pthread_barrier_t barrier;
+    long count, ready;
+};
+
+static void count_under_lock(struct shared_locks *locks) {
+    pthread_mutex_lock(&locks->mutex);
+    locks->ready++;
+    pthread_cond_broadcast(&locks->changed);
+    while (locks->ready < 2)
+        pthread_cond_wait(&locks->changed, &locks->mutex);
+    pthread_mutex_unlock(&locks->mutex);
+    for (int n = 0; n < 20000; n++) {
+        pthread_mutex_lock(&locks->mutex);
+        locks->count++;
+        pthread_mutex_unlock(&locks->mutex);
+    }
+    sem_post(&locks->semaphore);
+    pthread_barrier_wait(&locks->barrier);
+}
+
+CASE(process_shared_locks_live_in_a_hole) {
+    hole();
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    struct shared_locks *locks = (struct shared_locks *)(at + 5 * UNIT);
+    pthread_mutexattr_t mutex;
+    pthread_condattr_t condition;
+    pthread_barrierattr_t barrier;
+    pthread_mutexattr_init(&mutex);
+    pthread_mutexattr_setpshared(&mutex, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&mutex, PTHREAD_MUTEX_ROBUST);
+    pthread_condattr_init(&condition);
+    pthread_condattr_setpshared(&condition, PTHREAD_PROCESS_SHARED);
+    pthread_barrierattr_init(&barrier);
+    pthread_barrierattr_setpshared(&barrier, PTHREAD_PROCESS_SHARED);
+    CHECK_EQUAL(pthread_mutex_init(&locks->mutex, &mutex), 0);
+    CHECK_EQUAL(pthread_cond_init(&locks->changed, &condition), 0);
+    CHECK_EQUAL(pthread_barrier_init(&locks->barrier, &barrier, 2), 0);
+    MUST(sem_init(&locks->semaphore, 1, 0));
+    pid_t child = fork();
+    if (child == 0) {
+        count_under_lock(locks);
+        pthread_mutex_lock(&locks->mutex);
+        _exit(0); /* with the lock held: the next owner is told */
+    }
+    count_under_lock(locks);
+    MUST(sem_wait(&locks->semaphore));
+    CHECK_EQUAL(end_of(child), 0);
+    CHECK_EQUAL(pthread_mutex_lock(&locks->mutex), EOWNERDEAD);
+    CHECK_EQUAL(locks->count, 40000);
+    forget("file");
+}
