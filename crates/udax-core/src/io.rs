@@ -143,8 +143,9 @@ impl<W: World> Mapping<W> {
         let touched = PageRange::of_bytes(at, length as u64);
         let done = match iomap.backing {
             Backing::Mapped(first) => {
-                if iomap.is_new {
-                    // After the allocation and before the copy: nobody goes on seeing zeros (pitfalls 33 to 37).
+                // After the allocation and before the copy: nobody goes on seeing zeros (pitfalls 33 to 37). Nor those of storage that
+                // came before this write: what the index says counts, not the flag alone (43b).
+                if iomap.is_new || self.may_show_zeros(touched) {
                     self.invalidate(touched);
                 }
                 self.each_page(&iomap, first, at, length, |frame, offset, part| {

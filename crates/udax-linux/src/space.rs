@@ -218,8 +218,7 @@ impl LinuxSpace {
             }
         };
         if served.is_err() {
-            self.plain_now(state, piece);
-            state.recount(service);
+            self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Zero]);
         }
     }
 
@@ -335,19 +334,44 @@ impl LinuxSpace {
         (self, upper)
     }
 
-    /// Notes the rights that later pieces are to have. The mprotect itself is the caller's, over the whole area; with no fault
-    /// of this VMA under way. A shared mapping of a file that is open for reading only must be refused PROT_WRITE by the
+    /// Runs `change`, which is to mprotect the whole area to `prot`, with faults of this VMA held off; later pieces get
+    /// those rights if it succeeds. A shared mapping of a file that is open for reading only must be refused PROT_WRITE by the
     /// caller (EACCES): the trap would allow it.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn while_protecting<R, E>(
+        &self,
+        prot: Prot,
+        change: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut held = self.hold();
+        let answer = change()?;
+        held.state.area.prot = prot;
+        Ok(answer)
+    }
+
+    /// Notes the rights that later pieces are to have; the mprotect is done already, or this VMA has no faults.
     pub fn set_prot(&self, prot: Prot) {
         self.hold().state.area.prot = prot;
     }
 
-    /// Notes that the program has mapped something else over `range`, or nothing.
-    pub fn forget(&self, range: PageRange) {
+    /// Runs `change`, which is to unmap `range` or map something else there, with faults of this VMA held off: else the fault
+    /// thread might put a window over what comes there next. If it succeeds, the runs of `range` are forgotten.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn while_unmapping<R, E>(
+        &self,
+        range: PageRange,
+        change: impl FnOnce() -> Result<R, E>,
+    ) -> Result<R, E> {
         let mut held = self.hold();
+        let answer = change()?;
         let state = &mut *held.state;
         state.runs.set(range.intersect(state.area.pages), RunState::Plain);
         state.recount(self.service());
+        Ok(answer)
     }
 
     /// The private pages where no page but the zero page may be: in trap and zero runs of a shared VMA. There must be none; one

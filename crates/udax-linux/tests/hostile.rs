@@ -2,10 +2,11 @@
 
 mod common;
 
-use common::{HUGE, PAGE, Served, TempFile, service};
+use common::{HUGE, PAGE, Served, TempFile, page, service};
 use std::ffi::{c_int, c_void};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Output};
+use udax_core::PageRange;
 
 unsafe extern "C" {
     fn mlockall(flags: c_int) -> c_int;
@@ -137,5 +138,48 @@ fn a_raw_mremap_of_served_memory_does_not_hang() {
         let moved = unsafe { mremap(address, HUGE, 2 * HUGE, MAY_MOVE) };
         assert!(!moved.is_null());
         assert_eq!(served.byte(HUGE), 0);
+    });
+}
+
+#[test]
+fn a_vma_in_too_many_pieces_goes_plain_as_a_whole() {
+    each("a_vma_in_too_many_pieces_goes_plain_as_a_whole", || {
+        const PIECES: usize = 21_000;
+        let length = 2 * PIECES * PAGE;
+        let file = TempFile::sparse(length);
+        let Some(served) = Served::shared(&file, length) else { return };
+        let mut most = 0;
+        for piece in 0..PIECES as u64 {
+            served.space.plain(PageRange::new(page(2 * piece + 1), 1));
+            most = most.max(served.service.runs());
+        }
+        assert!((20_000..20_010).contains(&most), "{most} runs");
+        assert!(served.service.runs() < 10, "it was made plain");
+        served.mapped.store(length - PAGE, b"kept");
+        assert_eq!(file.blocks_bytes(), PAGE as u64);
+    });
+}
+
+#[test]
+fn memory_that_replaces_a_served_mapping_is_left_alone() {
+    each("memory_that_replaces_a_served_mapping_is_left_alone", || {
+        const FIXED_ANONYMOUS_PRIVATE: i32 = 0x32;
+        let file = TempFile::sparse(4 * HUGE);
+        let Some(served) = Served::shared(&file, 4 * HUGE) else { return };
+        // SAFETY: the calls are made on this test's own mapping.
+        let native = unsafe { udax_linux::NativeCalls::new() };
+        let second = PageRange::new(page(512), 512);
+        let address = served.mapped.address() + HUGE;
+        served
+            .space
+            .while_unmapping(second, || {
+                native.mmap(address, HUGE, 3, FIXED_ANONYMOUS_PRIVATE, -1, 0)
+            })
+            .expect("it can be replaced");
+        served.mapped.store(HUGE, b"new");
+        assert_eq!(served.byte(0), 0);
+        served.space.plain_all();
+        assert_eq!(served.byte(HUGE), b'n');
+        assert_eq!(file.blocks_bytes(), 0);
     });
 }

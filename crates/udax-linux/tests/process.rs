@@ -38,7 +38,22 @@ fn the_program_sees_no_descriptor_of_ours() {
 }
 
 #[test]
-fn a_closed_file_is_still_served_and_its_locks_are_the_programs() {
+fn a_descriptor_that_the_program_closes_is_closed() {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+    let (mut reader, writer) = UnixStream::pair().expect("there are sockets");
+    if service().is_none() {
+        return;
+    }
+    // This one's table was copied while both ends were open.
+    let _later = Service::start(Arc::new(Simple::default()) as Arc<dyn Handler>).expect("started");
+    drop(writer);
+    reader.set_read_timeout(Some(Duration::from_secs(20))).expect("it can be set");
+    assert_eq!(reader.read(&mut [0]).expect("the other end is closed"), 0);
+}
+
+#[test]
+fn a_file_that_the_program_closes_is_still_served() {
     let file = TempFile::sparse(2 * HUGE);
     let Some(served) = Served::shared(&file, 2 * HUGE) else { return };
     let again = std::fs::File::open(&file.path).expect("it is there");

@@ -9,7 +9,7 @@ use libc::{c_int, c_uint, c_void, iovec, size_t, ssize_t};
 /// # Safety
 /// None needed: the kernel checks the addresses.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mlock(at: *const c_void, length: size_t) -> c_int {
+pub(crate) unsafe extern "C" fn mlock(at: *const c_void, length: size_t) -> c_int {
     make_plain(at.addr(), length);
     // SAFETY: the program's own arguments.
     unsafe { real::mlock(at, length) }
@@ -20,7 +20,7 @@ pub unsafe extern "C" fn mlock(at: *const c_void, length: size_t) -> c_int {
 /// # Safety
 /// As `mlock`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mlock2(at: *const c_void, length: size_t, flags: c_uint) -> c_int {
+pub(crate) unsafe extern "C" fn mlock2(at: *const c_void, length: size_t, flags: c_uint) -> c_int {
     make_plain(at.addr(), length);
     // SAFETY: the program's own arguments.
     unsafe { real::mlock2(at, length, flags) }
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn mlock2(at: *const c_void, length: size_t, flags: c_uint
 /// # Safety
 /// As `mlock`.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn munlock(at: *const c_void, length: size_t) -> c_int {
+pub(crate) unsafe extern "C" fn munlock(at: *const c_void, length: size_t) -> c_int {
     make_plain(at.addr(), length);
     // SAFETY: the program's own arguments.
     unsafe { real::munlock(at, length) }
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn munlock(at: *const c_void, length: size_t) -> c_int {
 /// # Safety
 /// None needed.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn mlockall(flags: c_int) -> c_int {
+pub(crate) unsafe extern "C" fn mlockall(flags: c_int) -> c_int {
     make_all_plain("mlockall");
     // SAFETY: the program's own argument.
     unsafe { real::mlockall(flags) }
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn mlockall(flags: c_int) -> c_int {
 /// # Safety
 /// As the system call: it changes what is mapped.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn remap_file_pages(
+pub(crate) unsafe extern "C" fn remap_file_pages(
     at: *mut c_void,
     length: size_t,
     prot: c_int,
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn remap_file_pages(
 /// # Safety
 /// As the system call: it changes rights.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pkey_mprotect(
+pub(crate) unsafe extern "C" fn pkey_mprotect(
     at: *mut c_void,
     length: size_t,
     prot: c_int,
@@ -86,7 +86,7 @@ pub unsafe extern "C" fn pkey_mprotect(
 /// # Safety
 /// As the system call.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn process_madvise(
+pub(crate) unsafe extern "C" fn process_madvise(
     pidfd: c_int,
     ranges: *const iovec,
     count: size_t,
@@ -116,7 +116,11 @@ pub(crate) fn make_vectors_plain(ranges: *const iovec, count: size_t) {
 /// # Safety
 /// As the system call: it changes what is mapped.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmat(segment: c_int, at: *const c_void, flags: c_int) -> *mut c_void {
+pub(crate) unsafe extern "C" fn shmat(
+    segment: c_int,
+    at: *const c_void,
+    flags: c_int,
+) -> *mut c_void {
     if flags & libc::SHM_REMAP != 0 && crate::state::any_file_mapped() {
         drop_segments_place(segment, at.addr());
     }

@@ -39,7 +39,7 @@ fn ask_or<R>(
 
 /// mmap(2).
 #[unsafe(no_mangle)]
-pub extern "C" fn mmap(
+pub(crate) extern "C" fn mmap(
     at: *mut c_void,
     length: size_t,
     prot: c_int,
@@ -52,7 +52,7 @@ pub extern "C" fn mmap(
 
 /// mmap(2), by its name for large files.
 #[unsafe(no_mangle)]
-pub extern "C" fn mmap64(
+pub(crate) extern "C" fn mmap64(
     at: *mut c_void,
     length: size_t,
     prot: c_int,
@@ -65,7 +65,7 @@ pub extern "C" fn mmap64(
 
 /// mmap(2), by glibc's inner name.
 #[unsafe(no_mangle)]
-pub extern "C" fn __mmap(
+pub(crate) extern "C" fn __mmap(
     at: *mut c_void,
     length: size_t,
     prot: c_int,
@@ -78,7 +78,7 @@ pub extern "C" fn __mmap(
 
 /// munmap(2).
 #[unsafe(no_mangle)]
-pub extern "C" fn munmap(at: *mut c_void, length: size_t) -> c_int {
+pub(crate) extern "C" fn munmap(at: *mut c_void, length: size_t) -> c_int {
     let at = at.addr();
     errno::status(ask_or(
         |program| program.munmap(at, length),
@@ -88,13 +88,13 @@ pub extern "C" fn munmap(at: *mut c_void, length: size_t) -> c_int {
 
 /// munmap(2), by glibc's inner name.
 #[unsafe(no_mangle)]
-pub extern "C" fn __munmap(at: *mut c_void, length: size_t) -> c_int {
+pub(crate) extern "C" fn __munmap(at: *mut c_void, length: size_t) -> c_int {
     munmap(at, length)
 }
 
 /// mprotect(2).
 #[unsafe(no_mangle)]
-pub extern "C" fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int {
+pub(crate) extern "C" fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int {
     let at = at.addr();
     errno::status(ask_or(
         |program| program.mprotect(at, length, prot),
@@ -104,13 +104,13 @@ pub extern "C" fn mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_in
 
 /// mprotect(2), by glibc's inner name.
 #[unsafe(no_mangle)]
-pub extern "C" fn __mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int {
+pub(crate) extern "C" fn __mprotect(at: *mut c_void, length: size_t, prot: c_int) -> c_int {
     mprotect(at, length, prot)
 }
 
 /// mremap(2); `new` counts with `MREMAP_FIXED` and `MREMAP_DONTUNMAP` only.
 #[unsafe(no_mangle)]
-pub extern "C" fn mremap(
+pub(crate) extern "C" fn mremap(
     old: *mut c_void,
     old_length: size_t,
     new_length: size_t,
@@ -135,19 +135,19 @@ fn advise(at: usize, length: usize, advice: c_int) -> Result<(), Errno> {
 
 /// madvise(2).
 #[unsafe(no_mangle)]
-pub extern "C" fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
+pub(crate) extern "C" fn madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
     errno::status(advise(at.addr(), length, advice))
 }
 
 /// madvise(2), by glibc's inner name.
 #[unsafe(no_mangle)]
-pub extern "C" fn __madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
+pub(crate) extern "C" fn __madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
     madvise(at, length, advice)
 }
 
 /// posix_madvise(3): answers the error number, and never drops pages.
 #[unsafe(no_mangle)]
-pub extern "C" fn posix_madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
+pub(crate) extern "C" fn posix_madvise(at: *mut c_void, length: size_t, advice: c_int) -> c_int {
     // What POSIX means by it loses no data; the kernel's advice of that name does, in private mappings. libc does nothing either.
     if advice == libc::POSIX_MADV_DONTNEED {
         return 0;
@@ -160,7 +160,7 @@ pub extern "C" fn posix_madvise(at: *mut c_void, length: size_t, advice: c_int) 
 
 /// msync(2). A cancellation point.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn msync(at: *mut c_void, length: size_t, flags: c_int) -> c_int {
+pub(crate) extern "C-unwind" fn msync(at: *mut c_void, length: size_t, flags: c_int) -> c_int {
     // SAFETY: no argument. If the thread is cancelled here, nothing of ours is on its stack that needs to be undone.
     unsafe { pthread_testcancel() };
     let at = at.addr();

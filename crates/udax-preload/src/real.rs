@@ -4,9 +4,9 @@
 
 use crate::errno;
 use libc::{
-    aiocb, c_char, c_int, c_long, c_uint, c_ulong, c_void, iovec, loff_t, mmsghdr, msghdr,
+    FILE, aiocb, c_char, c_int, c_long, c_uint, c_ulong, c_void, iovec, loff_t, mmsghdr, msghdr,
     off_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, sigevent, size_t, ssize_t,
-    timespec, FILE,
+    timespec,
 };
 use std::ffi::CStr;
 use std::ptr;
@@ -61,7 +61,7 @@ macro_rules! real {
 
         /// Looks all of them up.
         pub(crate) fn resolve() {
-            for symbol in [$(&$symbol),*] {
+            for symbol in [$(&$symbol,)* &VFORK, &DPRINTF, &DPRINTF_CHK, &EXIT] {
                 symbol.address();
             }
         }
@@ -102,6 +102,7 @@ real! {
     dup = DUP c"dup" (fd: c_int) -> c_int, or -1;
     dup2 = DUP2 c"dup2" (fd: c_int, to: c_int) -> c_int, or -1;
     dup3 = DUP3 c"dup3" (fd: c_int, to: c_int, flags: c_int) -> c_int, or -1;
+    fcntl = FCNTL c"fcntl64" (fd: c_int, command: c_int, argument: c_long) -> c_int, or -1;
     unshare = UNSHARE c"unshare" (flags: c_int) -> c_int, or -1;
     pidfd_getfd = PIDFD_GETFD c"pidfd_getfd" (pidfd: c_int, fd: c_int, flags: c_uint) -> c_int, or -1;
     sendmsg = SENDMSG c"sendmsg" (socket: c_int, message: *const msghdr, flags: c_int) -> ssize_t, or -1;

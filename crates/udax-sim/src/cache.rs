@@ -15,6 +15,10 @@ pub(crate) const STALE_BYTE: u8 = 0xdb;
 
 type Bytes = Box<[u8; FRAME_BYTES]>;
 
+fn zeros() -> Bytes {
+    Box::new([0; FRAME_BYTES])
+}
+
 /// Which unflushed cache lines reached the media by themselves before the power went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evicted {
@@ -73,7 +77,8 @@ impl Span {
 /// A frame of which some lines are not durable yet.
 struct Dirty {
     lines: u64,
-    durable: Bytes,
+    /// `None`: zeros. A file that is written for the first time is not worth its size again.
+    durable: Option<Bytes>,
 }
 
 /// All frames, sparse.
@@ -86,9 +91,10 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    fn unstored(&self, frame: u64) -> Bytes {
-        let byte = if self.stale.contains(&frame) { STALE_BYTE } else { 0 };
-        Box::new([byte; FRAME_BYTES])
+    /// Takes the bytes of a frame out; `None` if it holds zeros.
+    fn take(&mut self, frame: u64) -> Option<Bytes> {
+        let stale = || self.stale.contains(&frame).then(|| Box::new([STALE_BYTE; FRAME_BYTES]));
+        self.stored.remove(&frame).or_else(stale)
     }
 
     pub(crate) fn read(&self, span: Span, into: &mut [u8]) {
@@ -102,10 +108,11 @@ impl Cache {
     /// A store by a CPU: it stays in the cache.
     pub(crate) fn store(&mut self, span: Span, from: &[u8]) {
         let frame = span.frame.0;
-        let mut bytes = self.stored.remove(&frame).unwrap_or_else(|| self.unstored(frame));
+        let bytes = self.take(frame);
         let dirty =
             self.dirty.entry(frame).or_insert_with(|| Dirty { lines: 0, durable: bytes.clone() });
         dirty.lines |= span.lines();
+        let mut bytes = bytes.unwrap_or_else(zeros);
         bytes[span.start..span.end].copy_from_slice(from);
         self.stored.insert(frame, bytes);
     }
@@ -113,11 +120,12 @@ impl Cache {
     /// A store past the cache: exactly these bytes are durable at once, their neighbours in the line no more than before.
     pub(crate) fn store_durably(&mut self, span: Span, from: &[u8]) {
         let frame = span.frame.0;
-        let mut bytes = self.stored.remove(&frame).unwrap_or_else(|| self.unstored(frame));
+        let mut bytes = self.take(frame).unwrap_or_else(zeros);
         bytes[span.start..span.end].copy_from_slice(from);
         self.stored.insert(frame, bytes);
         if let Some(dirty) = self.dirty.get_mut(&frame) {
-            dirty.durable[span.start..span.end].copy_from_slice(from);
+            let durable = dirty.durable.get_or_insert_with(zeros);
+            durable[span.start..span.end].copy_from_slice(from);
             dirty.lines &= !span.whole_lines();
             if dirty.lines == 0 {
                 self.dirty.remove(&frame);
@@ -169,7 +177,10 @@ impl Cache {
             let Some(bytes) = frames.get_mut(frame) else { continue };
             for line in (0..64).filter(|line| dirty.lines & !written_back & (1 << line) != 0) {
                 let at = line * LINE_BYTES..(line + 1) * LINE_BYTES;
-                bytes[at.clone()].copy_from_slice(&dirty.durable[at]);
+                match &dirty.durable {
+                    Some(durable) => bytes[at.clone()].copy_from_slice(&durable[at]),
+                    None => bytes[at].fill(0),
+                }
             }
         }
         Image { frames, stale: self.stale.clone() }

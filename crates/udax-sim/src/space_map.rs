@@ -74,7 +74,10 @@ impl SpaceMap {
     }
 
     fn find(&self, page: u64, wanted: u64) -> Option<(u64, u64)> {
-        if self.placement == Placement::Aligned && wanted >= PMD_PAGES && page % PMD_PAGES == 0 {
+        if self.placement == Placement::Aligned
+            && wanted >= PMD_PAGES
+            && page.is_multiple_of(PMD_PAGES)
+        {
             let aligned = self.free.iter().find_map(|(&start, &count)| {
                 let first = start.next_multiple_of(PMD_PAGES);
                 let rest = (start + count).saturating_sub(first);

@@ -314,7 +314,7 @@ fn mprotect_takes_the_right_at_once_and_gives_it_at_the_next_fault() {
     let scene = scene(Sharing::Private);
     serve(&scene.vma);
     let first = scene.vma.layout().address_page;
-    scene.cpus[1].store_byte(&scene.vma, PageIndex(0), 1).expect("served");
+    scene.cpus[1].store(scene.vma.address(PageIndex(0)), &[1, 9]).expect("served");
     scene.process.protect(first, 1, Protection::Read);
     assert_eq!(
         scene.cpus[1].store_byte(&scene.vma, PageIndex(0), 2),
@@ -322,7 +322,9 @@ fn mprotect_takes_the_right_at_once_and_gives_it_at_the_next_fault() {
     );
     scene.process.protect(first, 1, Protection::ReadWrite);
     scene.cpus[1].store_byte(&scene.vma, PageIndex(0), 3).expect("the copy is still there");
-    assert_eq!(scene.cpus[0].load_byte(&scene.vma, PageIndex(0)), Ok(3));
+    let mut bytes = [0; 2];
+    scene.cpus[0].load(scene.vma.address(PageIndex(0)), &mut bytes).expect("there");
+    assert_eq!(bytes, [3, 9]);
     scene.process.discard(first, 1);
     assert_eq!(scene.cpus[0].load_byte(&scene.vma, PageIndex(0)), Ok(0), "storage again");
 }

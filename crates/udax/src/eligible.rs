@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     Lease(LeaseRefused),
     /// Another process may have the very descriptor.
     SharedDescriptor,
+    /// It is served already, through a descriptor with another access mode.
+    OtherAccess,
     /// A thread of this process is writing the file through a system call right now.
     WriteUnderWay,
     /// Looking for holes failed.
@@ -52,6 +54,7 @@ impl Refusal {
             Self::CannotProbe => "the file's permissions do not let holes be looked for",
             Self::Lease(_) => "no lease: others have it open, or it is another user's",
             Self::SharedDescriptor => "its descriptor may be shared with another process",
+            Self::OtherAccess => "served through a descriptor with another access mode",
             Self::WriteUnderWay => "a write to it was under way",
             Self::Survey(_) => "looking for holes failed",
             Self::NoTraps(_) => "the kernel refused the memory",
@@ -75,6 +78,7 @@ impl std::fmt::Display for Refusal {
             | Self::NoHole
             | Self::CannotProbe
             | Self::SharedDescriptor
+            | Self::OtherAccess
             | Self::WriteUnderWay => Ok(()),
         }
     }

@@ -212,6 +212,10 @@ impl Runtime {
             return pass_through(why);
         }
         let file = match &known {
+            // The description that its plain pieces are mapped with must be as good as this one.
+            Some(file) if file.handle.info().access != info.access => {
+                return pass_through(Refusal::OtherAccess);
+            }
             Some(file) => Arc::clone(file),
             None => self.take_into_service(&mut files, fd, &area, promise)?,
         };

@@ -44,7 +44,9 @@ struct Recorder {
 impl Tracer for Recorder {
     fn event(&self, event: &TraceEvent) {
         lock(&self.events).push(*event);
-        self.points.note(brief(event));
+        let brief = brief(event);
+        self.points.note(brief.clone());
+        self.points.reach(&brief);
     }
 }
 

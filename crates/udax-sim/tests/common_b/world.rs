@@ -34,7 +34,7 @@ impl Points {
         std::mem::take(&mut *lock(&self.journal))
     }
 
-    /// Runs `hook` once, at the next `point`: the name of a call, with ` done` for behind it.
+    /// Runs `hook` once, at the next `point`: the name of a call, with ` done` for behind it; or an event in brief.
     pub fn once(&self, point: &str, hook: impl FnOnce() + Send + 'static) {
         let mut hook = Some(hook);
         let hook: Hook = Box::new(move || {
@@ -55,11 +55,16 @@ impl Points {
         *lock(&self.iomap) = Some(Box::new(change));
     }
 
-    fn at(&self, point: &str, detail: &str) {
+    /// Runs what waits for `point`.
+    pub fn reach(&self, point: &str) {
         let hook = lock(&self.hooks).remove(point);
         if let Some(mut hook) = hook {
             hook();
         }
+    }
+
+    fn at(&self, point: &str, detail: &str) {
+        self.reach(point);
         self.note(format!("{point}{detail}"));
     }
 }
@@ -90,7 +95,7 @@ impl Filesystem for File {
         if let Some(change) = lock(&self.points.iomap).as_mut() {
             iomap = change(iomap);
         }
-        self.points.at("iomap_begin done", "");
+        self.points.reach("iomap_begin done");
         Ok(iomap)
     }
 
@@ -112,7 +117,7 @@ impl Filesystem for File {
     fn commit(&self, range: PageRange) -> Result<(), IoError> {
         self.points.at("commit", "");
         let result = self.file.commit(range);
-        self.points.at("commit done", "");
+        self.points.reach("commit done");
         result
     }
 
@@ -136,7 +141,7 @@ impl Media for Storage {
     fn flush(&self, frames: FrameRange) -> Result<(), IoError> {
         self.points.at("flush", &format!(" {}", frames.count));
         let result = self.media.flush(frames);
-        self.points.at("flush done", "");
+        self.points.reach("flush done");
         result
     }
 
@@ -208,7 +213,7 @@ impl AddressSpace for Space {
     fn write_protect(&self, range: PageRange, frame: Frame) -> WriteTracking {
         self.points.at("write_protect", &format!(" {}+{}", range.start.0, range.len()));
         let tracking = self.space.write_protect(range, frame);
-        self.points.at("write_protect done", "");
+        self.points.reach("write_protect done");
         tracking
     }
 

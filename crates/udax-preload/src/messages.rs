@@ -1,0 +1,222 @@
+//! Messages that carry descriptors to or from another process (`SCM_RIGHTS`): their files may be written there, unseen.
+
+use crate::descriptors::share;
+use crate::{peek, real, state};
+use libc::{c_int, c_uint, mmsghdr, msghdr, ssize_t, timespec};
+
+/// The descriptors in a buffer of control messages.
+fn descriptors_in(control: &[u8]) -> Vec<c_int> {
+    const HEADER_BYTES: usize = size_of::<libc::cmsghdr>();
+    const WORD_BYTES: usize = size_of::<usize>();
+    let mut found = Vec::new();
+    let mut rest = control;
+    while let Some((header, _)) = rest.split_at_checked(HEADER_BYTES) {
+        let number = |at: usize| {
+            c_int::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let length = header[..WORD_BYTES].try_into().map_or(0, usize::from_ne_bytes);
+        if length < HEADER_BYTES {
+            break;
+        }
+        let (level, kind) = (number(WORD_BYTES), number(WORD_BYTES + size_of::<c_int>()));
+        if level == libc::SOL_SOCKET && kind == libc::SCM_RIGHTS {
+            let data = &rest[HEADER_BYTES..length.min(rest.len())];
+            found.extend(
+                data.chunks_exact(4).filter_map(|fd| fd.try_into().ok()).map(c_int::from_ne_bytes),
+            );
+        }
+        let next = length.checked_next_multiple_of(WORD_BYTES).unwrap_or(usize::MAX);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    found
+}
+
+/// Shares the descriptors that a message carries.
+fn share_carried(message: &msghdr) {
+    if message.msg_control.is_null() || message.msg_controllen == 0 {
+        return;
+    }
+    // More than the kernel allows in one message, whatever is claimed.
+    let length = message.msg_controllen.min(1 << 20);
+    let control = peek::many(message.msg_control.cast::<u8>().cast_const(), length);
+    for fd in descriptors_in(&control.unwrap_or_default()) {
+        share(fd);
+    }
+}
+
+/// Before messages are sent: once a file has been mapped, its zeros must be gone before anybody gets the descriptor.
+fn before_sending<T: Copy>(messages: *const T, count: usize, header: impl Fn(&T) -> &msghdr) {
+    if state::any_file_mapped() {
+        let _errno = crate::errno::Kept::now();
+        for message in peek::many(messages, count).unwrap_or_default() {
+            share_carried(header(&message));
+        }
+    }
+}
+
+/// After messages have been sent: nothing could be served before, so it is early enough, and costs the common message no system call.
+///
+/// # Safety
+/// The kernel has just read `count` messages there.
+unsafe fn after_sending<T: Copy>(messages: *const T, count: usize, header: impl Fn(&T) -> &msghdr) {
+    if !state::any_file_mapped() {
+        // SAFETY: as `passed`.
+        unsafe { passed(messages, count, header) };
+    }
+}
+
+/// Looks through messages that the kernel has read or written.
+///
+/// # Safety
+/// The kernel has just read or written `count` messages there.
+unsafe fn passed<T: Copy>(messages: *const T, count: usize, header: impl Fn(&T) -> &msghdr) {
+    let _errno = crate::errno::Kept::now();
+    for at in 0..count {
+        // SAFETY: within the array that the kernel has used.
+        let place = unsafe { messages.add(at) };
+        // SAFETY: the kernel has used it, so it is memory that can be read, and it is a plain C structure.
+        let message = unsafe { place.read() };
+        share_carried(header(&message));
+    }
+}
+
+fn plain(message: &msghdr) -> &msghdr {
+    message
+}
+
+fn of_many(message: &mmsghdr) -> &msghdr {
+    &message.msg_hdr
+}
+
+/// sendmsg(2).
+///
+/// # Safety
+/// As the system call.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn sendmsg(
+    socket: c_int,
+    message: *const msghdr,
+    flags: c_int,
+) -> ssize_t {
+    before_sending(message, 1, plain);
+    // SAFETY: the program's own arguments.
+    let sent = unsafe { real::sendmsg(socket, message, flags) };
+    if sent >= 0 {
+        // SAFETY: the kernel has read the message.
+        unsafe { after_sending(message, 1, plain) };
+    }
+    sent
+}
+
+/// recvmsg(2).
+///
+/// # Safety
+/// As the system call.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn recvmsg(
+    socket: c_int,
+    message: *mut msghdr,
+    flags: c_int,
+) -> ssize_t {
+    // SAFETY: the program's own arguments.
+    let received = unsafe { real::recvmsg(socket, message, flags) };
+    if received >= 0 {
+        // SAFETY: the kernel has written the message.
+        unsafe { passed(message.cast_const(), 1, plain) };
+    }
+    received
+}
+
+/// sendmmsg(2).
+///
+/// # Safety
+/// As the system call.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn sendmmsg(
+    socket: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> c_int {
+    // The kernel sends no more at once.
+    let most = count.min(libc::UIO_MAXIOV.cast_unsigned()) as usize;
+    before_sending(messages.cast_const(), most, of_many);
+    // SAFETY: the program's own arguments.
+    let sent = unsafe { real::sendmmsg(socket, messages, count, flags) };
+    if let Ok(sent) = usize::try_from(sent) {
+        // SAFETY: the kernel has read that many.
+        unsafe { after_sending(messages.cast_const(), sent, of_many) };
+    }
+    sent
+}
+
+/// sendmmsg(2), by glibc's inner name.
+///
+/// # Safety
+/// As `sendmmsg`.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn __sendmmsg(
+    socket: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: the program's own arguments.
+    unsafe { sendmmsg(socket, messages, count, flags) }
+}
+
+/// recvmmsg(2).
+///
+/// # Safety
+/// As the system call.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn recvmmsg(
+    socket: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    // SAFETY: the program's own arguments.
+    let received = unsafe { real::recvmmsg(socket, messages, count, flags, timeout) };
+    if let Ok(received) = usize::try_from(received) {
+        // SAFETY: the kernel has written that many.
+        unsafe { passed(messages.cast_const(), received, of_many) };
+    }
+    received
+}
+
+#[cfg(test)]
+mod tests {
+    use super::descriptors_in;
+
+    fn control_message(level: i32, kind: i32, data: &[i32]) -> Vec<u8> {
+        let length = 16 + 4 * data.len();
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(level.to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(data.iter().flat_map(|number| number.to_ne_bytes()));
+        bytes.resize(length.next_multiple_of(8), 0);
+        bytes
+    }
+
+    #[test]
+    fn descriptors_of_all_rights_messages_are_found() {
+        let mut bytes = control_message(libc::SOL_SOCKET, libc::SCM_RIGHTS, &[5, 6, 7]);
+        bytes.extend(control_message(libc::SOL_SOCKET, libc::SCM_CREDENTIALS, &[1, 2, 3]));
+        bytes.extend(control_message(libc::SOL_SOCKET, libc::SCM_RIGHTS, &[8]));
+        assert_eq!(descriptors_in(&bytes), [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn messages_that_lie_about_their_length_end_the_search() {
+        let mut bytes = control_message(libc::SOL_SOCKET, libc::SCM_RIGHTS, &[5]);
+        bytes[0] = 200;
+        assert_eq!(descriptors_in(&bytes), [5, 0], "cut at the end of the buffer");
+        bytes[0] = 3;
+        assert!(descriptors_in(&bytes).is_empty(), "shorter than its own header");
+        bytes[..8].copy_from_slice(&usize::MAX.to_ne_bytes());
+        assert_eq!(descriptors_in(&bytes), [5, 0], "no overflow");
+        assert!(descriptors_in(&bytes[..10]).is_empty());
+    }
+}

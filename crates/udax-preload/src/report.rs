@@ -1,0 +1,101 @@
+//! What udax did, told at the end of the program: `udax run --stats` asks for it.
+
+use crate::state;
+use libc::{c_int, c_void};
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What `UDAX_STATS` said when the library was loaded.
+static WANTED: OnceLock<OsString> = OnceLock::new();
+/// The process that the library was loaded in: a child that shares its memory does not report.
+static PROCESS: OnceLock<c_int> = OnceLock::new();
+static REPORTED: AtomicBool = AtomicBool::new(false);
+
+fn this_process() -> c_int {
+    // SAFETY: no argument.
+    unsafe { libc::getpid() }
+}
+
+/// Takes note of what is asked for: `1` means standard error, any other value is a file to add a line of JSON to.
+pub(crate) fn prepare(wanted: Option<OsString>) {
+    PROCESS.get_or_init(this_process);
+    if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
+        WANTED.get_or_init(|| wanted);
+    }
+}
+
+/// At the end of the process: the last check of what is mapped, and the report. Once.
+pub(crate) fn at_end() {
+    if PROCESS.get() != Some(&this_process()) || REPORTED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    state::ask(|program| {
+        program.at_exit();
+        if let Some(wanted) = WANTED.get() {
+            tell(wanted, &program.statistics());
+        }
+    });
+}
+
+fn tell(wanted: &OsStr, statistics: &udax::Statistics) {
+    if wanted == "1" {
+        to_stderr(&format!("{statistics}\n"));
+        return;
+    }
+    let appended =
+        serde_json::to_string(statistics).map_err(std::io::Error::from).and_then(|line| {
+            let mut file = OpenOptions::new().append(true).create(true).open(wanted)?;
+            file.write_all(format!("{line}\n").as_bytes())
+        });
+    if let Err(error) = appended {
+        to_stderr(&format!("udax: statistics to {}: {error}\n", wanted.display()));
+    }
+}
+
+/// Writes to the program's standard error, as one write where the kernel takes it whole.
+pub(crate) fn to_stderr(text: &str) {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        // SAFETY: the buffer is `rest`.
+        let written = unsafe {
+            crate::real::write(libc::STDERR_FILENO, rest.as_ptr().cast::<c_void>(), rest.len())
+        };
+        match usize::try_from(written) {
+            Ok(count) if count > 0 => rest = &rest[count.min(rest.len())..],
+            Ok(_) => return,
+            Err(_) if crate::errno::get() == libc::EINTR => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// _exit(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn _exit(code: c_int) -> ! {
+    at_end();
+    if let Some(address) = crate::real::EXIT.address() {
+        // SAFETY: libc's function of this name, which has this type.
+        let exit = unsafe {
+            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(c_int) -> !>(address)
+        };
+        // SAFETY: the program's own argument.
+        unsafe { exit(code) }
+    }
+    std::process::abort()
+}
+
+/// _Exit(3).
+///
+/// # Safety
+/// As `_exit`.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn _Exit(code: c_int) -> ! {
+    // SAFETY: the program's own argument.
+    unsafe { _exit(code) }
+}

@@ -1,0 +1,224 @@
+//! syscall(2): system calls by number do what the functions of their names do, here as well.
+
+use crate::contents::{Place, hold, over, raw_vector_bytes};
+use crate::{asynchronous, descriptors, layout, locking, memory, messages, peek, process, real};
+use libc::{c_int, c_long, c_uint, c_ulong, c_void};
+use std::ptr;
+
+/// A system call as the program made it.
+#[derive(Clone, Copy)]
+struct Call {
+    number: c_long,
+    arguments: [c_long; 6],
+}
+
+impl Call {
+    /// Passes it on.
+    fn pass(self) -> c_long {
+        let [a, b, c, d, e, f] = self.arguments;
+        // SAFETY: the program's own arguments.
+        unsafe { real::syscall(self.number, a, b, c, d, e, f) }
+    }
+
+    fn pointer<T>(self, at: usize) -> *mut T {
+        ptr::with_exposed_provenance_mut(self.size(at))
+    }
+
+    fn size(self, at: usize) -> usize {
+        self.arguments[at].cast_unsigned() as usize
+    }
+
+    /// An `int` argument: the kernel looks at its lower half too.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the kernel takes the lower half of the register"
+    )]
+    fn int(self, at: usize) -> c_int {
+        self.arguments[at] as c_int
+    }
+
+    fn uint(self, at: usize) -> c_uint {
+        self.int(at).cast_unsigned()
+    }
+}
+
+/// syscall(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
+    let call = Call { number, arguments: [a, b, c, d, e, f] };
+    memory_call(call)
+        .or_else(|| contents_call(call))
+        .or_else(|| descriptor_call(call))
+        .or_else(|| process_call(call))
+        .unwrap_or_else(|| call.pass())
+}
+
+fn address(at: *mut c_void) -> c_long {
+    at.expose_provenance().cast_signed() as c_long
+}
+
+fn memory_call(call: Call) -> Option<c_long> {
+    let (at, length) = (call.pointer::<c_void>(0), call.size(1));
+    Some(match call.number {
+        libc::SYS_mmap => {
+            let (prot, flags, fd) = (call.int(2), call.int(3), call.int(4));
+            address(memory::mmap(at, length, prot, flags, fd, call.arguments[5]))
+        }
+        libc::SYS_munmap => memory::munmap(at, length).into(),
+        libc::SYS_mprotect => memory::mprotect(at, length, call.int(2)).into(),
+        libc::SYS_mremap => {
+            address(memory::mremap(at, length, call.size(2), call.int(3), call.pointer(4)))
+        }
+        libc::SYS_madvise => memory::madvise(at, length, call.int(2)).into(),
+        libc::SYS_msync => memory::msync(at, length, call.int(2)).into(),
+        libc::SYS_mlock
+        | libc::SYS_mlock2
+        | libc::SYS_munlock
+        | libc::SYS_remap_file_pages
+        | libc::SYS_pkey_mprotect => {
+            memory::make_plain(at.addr(), length);
+            call.pass()
+        }
+        libc::SYS_mlockall => {
+            memory::make_all_plain("mlockall");
+            call.pass()
+        }
+        libc::SYS_process_madvise => {
+            locking::make_vectors_plain(call.pointer(1), call.size(2));
+            call.pass()
+        }
+        libc::SYS_shmat => {
+            // SAFETY: the program's own arguments.
+            address(unsafe { locking::shmat(call.int(0), call.pointer(1), call.int(2)) })
+        }
+        libc::SYS_futex => {
+            // Other processes, and threads that come after the page has got storage, know a shared futex by its place in the file.
+            if call.int(1) & libc::FUTEX_PRIVATE_FLAG == 0 {
+                memory::make_plain(at.addr(), size_of::<u32>());
+            }
+            call.pass()
+        }
+        _ => return None,
+    })
+}
+
+fn contents_call(call: Call) -> Option<c_long> {
+    let fd = call.int(0);
+    let [_, from, count, at, ..] = call.arguments;
+    let length = count.cast_unsigned();
+    let held = match call.number {
+        libc::SYS_write => hold(fd, Place::Position, length),
+        libc::SYS_pwrite64 => hold(fd, Place::At(at), length),
+        libc::SYS_writev => hold(fd, Place::Position, raw_vector_bytes(from, count)),
+        // 64-bit kernels take the whole offset from the first of its two registers.
+        libc::SYS_pwritev => hold(fd, Place::At(at), raw_vector_bytes(from, count)),
+        libc::SYS_pwritev2 => {
+            hold(fd, Place::of_flags(at, call.int(5)), raw_vector_bytes(from, count))
+        }
+        libc::SYS_sendfile => hold(fd, Place::Position, at.cast_unsigned()),
+        libc::SYS_splice | libc::SYS_copy_file_range => {
+            let length = call.arguments[4].cast_unsigned();
+            hold(call.int(2), Place::of_pointer(call.pointer(3)), length)
+        }
+        libc::SYS_ftruncate | libc::SYS_fallocate => layout::hold(fd),
+        libc::SYS_ioctl if layout::changes_layout(from.cast_unsigned() as c_ulong) => {
+            layout::hold(fd)
+        }
+        libc::SYS_vmsplice => {
+            locking::make_vectors_plain(call.pointer(1), call.size(2));
+            None
+        }
+        _ => return None,
+    };
+    Some(over(held, || call.pass()))
+}
+
+fn descriptor_call(call: Call) -> Option<c_long> {
+    let fd = call.int(0);
+    // SAFETY (of each block below): the program's own arguments, to the function that makes this system call.
+    Some(match call.number {
+        libc::SYS_dup => unsafe { descriptors::dup(fd) }.into(),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        libc::SYS_dup2 => unsafe { descriptors::dup2(fd, call.int(1)) }.into(),
+        // SAFETY: as above.
+        libc::SYS_dup3 => unsafe { descriptors::dup3(fd, call.int(1), call.int(2)) }.into(),
+        libc::SYS_fcntl => {
+            // SAFETY: as above.
+            unsafe { descriptors::fcntl(fd, call.int(1), call.arguments[2]) }.into()
+        }
+        libc::SYS_unshare => {
+            // SAFETY: as above.
+            unsafe { descriptors::unshare(fd) }.into()
+        }
+        libc::SYS_pidfd_getfd => {
+            let fetched = call.pass();
+            if let Ok(fd) = c_int::try_from(fetched)
+                && fd >= 0
+            {
+                descriptors::share(fd);
+            }
+            fetched
+        }
+        libc::SYS_sendmsg => {
+            // SAFETY: as above.
+            unsafe { messages::sendmsg(fd, call.pointer(1), call.int(2)) as c_long }
+        }
+        libc::SYS_recvmsg => {
+            // SAFETY: as above.
+            unsafe { messages::recvmsg(fd, call.pointer(1), call.int(2)) as c_long }
+        }
+        libc::SYS_sendmmsg => {
+            // SAFETY: as above.
+            unsafe { messages::sendmmsg(fd, call.pointer(1), call.uint(2), call.int(3)) }.into()
+        }
+        libc::SYS_recvmmsg => {
+            let (count, flags) = (call.uint(2), call.int(3));
+            // SAFETY: as above.
+            unsafe { messages::recvmmsg(fd, call.pointer(1), count, flags, call.pointer(4)) }.into()
+        }
+        _ => return None,
+    })
+}
+
+fn process_call(call: Call) -> Option<c_long> {
+    Some(match call.number {
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork => process::around_fork(|| call.pass()),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_vfork => {
+            crate::spawn::before_spawn();
+            call.pass()
+        }
+        libc::SYS_clone => cloned(call, call.int(0)),
+        libc::SYS_clone3 => {
+            let flags = peek::one::<u64>(call.pointer(0)).unwrap_or(0);
+            // The flags that matter are those of `clone`.
+            cloned(call, i32::try_from(flags & 0x7fff_ffff).unwrap_or(0))
+        }
+        libc::SYS_io_uring_setup | libc::SYS_io_setup => {
+            asynchronous::before_queue();
+            call.pass()
+        }
+        _ => return None,
+    })
+}
+
+fn cloned(call: Call, flags: c_int) -> c_long {
+    if flags & libc::CLONE_VM == 0 {
+        return process::around_fork(|| call.pass());
+    }
+    process::before_sharing_clone(flags);
+    call.pass()
+}
