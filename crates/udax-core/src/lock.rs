@@ -245,3 +245,6 @@ impl<W: World> Mapping<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 use crate::error::IoError;
 use crate::fault_lock::NoFaults;
 use crate::index::Mark;
+use crate::io::check_range;
 use crate::lock::Lookup;
 use crate::mapping::Mapping;
 use crate::seams::{Filesystem, Media, PrivateCopies, ShortLock, World};
@@ -132,10 +133,11 @@ impl<W: World> Mapping<W> {
     /// Source: SEMANTICS 7.2; ftruncate(2).
     ///
     /// # Errors
-    /// As the file system and the media say. The length is as before then, or the storage beyond it is not yet free; of what lay beyond
+    /// `OutOfRange` past the longest file; else as the file system and the media say. The length is as before then, or the storage beyond it is not yet free; of what lay beyond
     /// the new end, the rest of the new last page may be zeros already.
     #[doc(alias = "setattr_size")]
     pub fn truncate(&self, bytes: u64) -> Result<(), IoError> {
+        check_range(0, bytes)?;
         let old = self.filesystem.size_bytes();
         let cut = PageRange::from(PageIndex(bytes.div_ceil(PAGE_BYTES)));
         let _no_faults = self.break_layouts(cut);
@@ -159,8 +161,11 @@ impl<W: World> Mapping<W> {
     /// # Errors
     /// As the file system and the media say; `OutOfRange` if the range is empty or passes the end of all offsets.
     pub fn punch_hole(&self, offset: u64, length_bytes: u64) -> Result<(), IoError> {
-        let end = offset.checked_add(length_bytes).filter(|end| *end > offset);
-        let end = end.ok_or(IoError::new(crate::IoErrorKind::OutOfRange))?;
+        check_range(offset, length_bytes)?;
+        let end = offset + length_bytes;
+        if end == offset {
+            return Err(IoError::new(crate::IoErrorKind::OutOfRange));
+        }
         let whole =
             PageRange::between(PageIndex(offset.div_ceil(PAGE_BYTES)), PageIndex::of_byte(end));
         let _no_faults = self.break_layouts(whole);

@@ -148,8 +148,8 @@ impl<T: bitflags::Flags> fmt::Display for Flags<T> {
 impl fmt::Display for Inode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The major and minor numbers as glibc packs them into 64 bits.
-        let major = ((self.dev >> 8) & 0xfff) | ((self.dev >> 32) & !0xfff);
-        let minor = (self.dev & 0xff) | ((self.dev >> 12) & !0xff);
+        let major = ((self.dev >> 8) & 0xfff) | ((self.dev >> 32) & 0xffff_f000);
+        let minor = (self.dev & 0xff) | ((self.dev >> 12) & 0xffff_ff00);
         write!(f, "dev {major}:{minor} ino {:#x}", self.ino)
     }
 }

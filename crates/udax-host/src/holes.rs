@@ -51,6 +51,12 @@ impl HoleMap {
         self.trusts % 2 == 1
     }
 
+    /// Whether page `index` is in one of the three sets, or nobody vouches for the file, so that nothing could be learnt.
+    pub(crate) fn knows(&self, index: PageIndex) -> bool {
+        let known = [&self.holes, &self.data, &self.assigned];
+        !self.is_trusted() || known.iter().any(|set| set.contains(index))
+    }
+
     /// The answer for the start of `range`, which is not empty. Whatever is answered as mapped is assigned by that.
     pub(crate) fn answer(&mut self, range: PageRange, intent: Intent, eof: PageIndex) -> Iomap {
         if range.start >= eof {

@@ -1,7 +1,7 @@
 //! Being told of forks.
 
-/// Calls the three functions before a fork, and after it in the parent and in the child; as pthread_atfork(3). Once registered they stay
-/// registered, so call it once.
+/// Calls the three functions before a fork, and after it in the parent and in the child; as pthread_atfork(3). Once registered
+/// they stay registered, so call it once.
 pub fn at_fork(prepare: fn(), parent: fn(), child: fn()) {
     static HOOKS: std::sync::OnceLock<[fn(); 3]> = std::sync::OnceLock::new();
     extern "C" fn run<const WHICH: usize>() {

@@ -1,7 +1,8 @@
 //! The real address space on Linux: userfaultfd, atomic replacement of mappings, leases, and a private descriptor table.
 //!
-//! All that is unsafe in the project is here, and everything that knows Linux's calls; nothing here knows what an extent is. The
-//! service threads ([`Service`]) catch the faults, a [`LinuxSpace`] is one VMA's page tables, a [`FileHandle`] one open file.
+//! All that is unsafe in the project is here, and everything that knows Linux's calls; nothing here knows what an extent is.
+//! The service threads ([`Service`]) catch the faults, a [`LinuxSpace`] is one VMA's page tables, a [`FileHandle`] one open
+//! file.
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("addresses and file offsets are taken to be of 64 bits");
@@ -12,6 +13,7 @@ mod file;
 mod fork;
 mod lease;
 mod native;
+mod page_tables;
 mod plain;
 mod platform;
 mod probe;

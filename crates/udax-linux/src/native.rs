@@ -102,7 +102,7 @@ impl NativeCalls {
         sharing: Sharing,
         prot: Prot,
     ) -> VmaArea {
-        assert!(address % mem::PAGE == 0, "a mapping begins at a page");
+        assert!(address.is_multiple_of(mem::PAGE), "a mapping begins at a page");
         VmaArea { address, pages, sharing, prot }
     }
 }

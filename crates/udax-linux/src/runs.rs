@@ -1,7 +1,7 @@
 //! Which pages of a VMA show what: the runs of trap and zero pages; everything else is plain.
 
 use std::collections::BTreeMap;
-use udax_core::{PageIndex, PageRange};
+use udax_core::{Order, PMD_PAGES, PageIndex, PageRange};
 
 /// What a run of pages shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +119,42 @@ impl Runs {
 
 const fn run(start: u64, end: u64, state: RunState) -> Run {
     Run { pages: PageRange::between(PageIndex(start), PageIndex(end)), state }
+}
+
+/// Stretches of one request that are mapped one by one; more of them are mapped in one go, with what lies between.
+const STRETCH_LIMIT: usize = 8;
+
+/// The runs of `range` in one of `states`, neighbours taken together.
+pub(crate) fn stretches(runs: &Runs, range: PageRange, states: &[RunState]) -> Vec<Run> {
+    let mut found: Vec<Run> = Vec::new();
+    for run in runs.in_range(range).filter(|run| states.contains(&run.state)) {
+        match found.last_mut() {
+            Some(last) if last.pages.end == run.pages.start => last.pages.end = run.pages.end,
+            _ => found.push(run),
+        }
+    }
+    found
+}
+
+/// All of `stretches` as one, if they are many.
+pub(crate) fn together(stretches: Vec<Run>) -> Vec<Run> {
+    match (stretches.first(), stretches.last()) {
+        (Some(first), Some(last)) if stretches.len() > STRETCH_LIMIT => {
+            vec![Run { pages: PageRange::between(first.pages.start, last.pages.end), ..*first }]
+        }
+        _ => stretches,
+    }
+}
+
+/// `range` in pieces that end at 2 MiB borders.
+pub(crate) fn units(range: PageRange) -> impl Iterator<Item = PageRange> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let end = at.align_down(Order::Pmd).plus(PMD_PAGES).min(range.end);
+        let unit = PageRange::between(at, end);
+        at = end;
+        (!unit.is_empty()).then_some(unit)
+    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! One VMA of real memory: which of its pages are trap, zero and plain, and how they become one another.
 //!
-//! A page becomes zero only from trap, and plain from anything; only [`LinuxSpace::relay_traps`] leads back. Every change is one
-//! mmap or mremap, so that another thread sees the old or the new. Plain is always right: whatever fails ends there.
+//! A page becomes zero only from trap, and plain from anything; only [`LinuxSpace::relay_traps`] leads back. Every change is
+//! one mmap or mremap, so that another thread sees the old or the new. Plain is always right: whatever fails ends there.
 //!
-//! The lock of a space is held over these calls. None of them waits for a fault to be served, and the events that an mremap needs
-//! to have read are read by the thread that wants it, so the fault thread may wait for this lock like any other.
+//! The lock of a space is held over these calls. None of them waits for a fault to be served, and the events that an mremap
+//! needs to have read are read by the thread that wants it: so the fault thread may wait for this lock like any other.
 
 use crate::area::{Prot, Sharing, VmaArea};
 use crate::file::FileHandle;
 use crate::plain;
 use crate::platform::lock;
-use crate::runs::{Run, RunState, Runs};
+use crate::runs::{Run, RunState, Runs, stretches, together, units};
 use crate::service::{Access, Cause, FaultEvent, Service, die};
 use crate::stats::add;
 use crate::sys::errno::Errno;
@@ -20,16 +20,11 @@ use crate::window::{self, Failure};
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
-use udax_core::{
-    AddressSpace, Frame, InstallError, Order, PMD_PAGES, PageIndex, PageRange, Pmd, PrivateCopies,
-    Rights, WriteTracking,
-};
+use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
 
 /// Runs that a process may have before VMAs go plain as a whole. Each costs up to two mappings of the kernel's, of which a
 /// process may have 65,530 by default.
-const RUN_LIMIT: u64 = 20_000;
-/// Stretches of one request that are mapped one by one; more of them are mapped in one go, with what lies between.
-const STRETCH_LIMIT: usize = 8;
+pub(crate) const RUN_LIMIT: u64 = 20_000;
 
 /// Whether [`LinuxSpace::serve_in_place`] was enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +41,16 @@ pub struct LinuxSpace {
     state: Mutex<State>,
 }
 
-struct State {
-    area: VmaArea,
-    runs: Runs,
+pub(crate) struct State {
+    pub(crate) area: VmaArea,
+    pub(crate) runs: Runs,
     /// What the service's count includes for this space.
     counted: u64,
 }
 
 /// The lock of a space; signal handlers of the program do not run on a thread that has it.
-struct Held<'a> {
-    state: MutexGuard<'a, State>,
+pub(crate) struct Held<'a> {
+    pub(crate) state: MutexGuard<'a, State>,
     _quiet: Option<SignalsBlocked>,
 }
 
@@ -81,11 +76,11 @@ impl LinuxSpace {
         Self { file, state: Mutex::new(state) }
     }
 
-    fn service(&self) -> &Service {
+    pub(crate) fn service(&self) -> &Service {
         self.file.service()
     }
 
-    fn hold(&self) -> Held<'_> {
+    pub(crate) fn hold(&self) -> Held<'_> {
         let quiet = (!Service::on_service_thread()).then(SignalsBlocked::new);
         Held { state: lock(&self.state), _quiet: quiet }
     }
@@ -235,7 +230,7 @@ impl LinuxSpace {
     }
 
     /// Maps the file over `range`, which holds no private copies, whatever is there.
-    fn plain_now(&self, state: &mut State, range: PageRange) {
+    pub(crate) fn plain_now(&self, state: &mut State, range: PageRange) {
         let service = self.service();
         let (area, file) = (state.area, self.file.descriptor());
         match service.with_descriptors(|| plain::map(service, &area, file, range)) {
@@ -245,7 +240,7 @@ impl LinuxSpace {
     }
 
     /// Maps the file over what of `range` is in one of `states`; if that cannot be, over everything.
-    fn make_plain(
+    pub(crate) fn make_plain(
         &self,
         state: &mut State,
         range: PageRange,
@@ -428,45 +423,12 @@ impl Drop for LinuxSpace {
 
 impl State {
     /// Tells the service how many runs there are now.
-    fn recount(&mut self, service: &Service) {
+    pub(crate) fn recount(&mut self, service: &Service) {
         let count = self.runs.count();
         service.runs.fetch_add(count, Ordering::Relaxed);
         service.runs.fetch_sub(self.counted, Ordering::Relaxed);
         self.counted = count;
     }
-}
-
-/// The runs of `range` in one of `states`, neighbours taken together.
-fn stretches(runs: &Runs, range: PageRange, states: &[RunState]) -> Vec<Run> {
-    let mut found: Vec<Run> = Vec::new();
-    for run in runs.in_range(range).filter(|run| states.contains(&run.state)) {
-        match found.last_mut() {
-            Some(last) if last.pages.end == run.pages.start => last.pages.end = run.pages.end,
-            _ => found.push(run),
-        }
-    }
-    found
-}
-
-/// All of `stretches` as one, if they are many.
-fn together(stretches: Vec<Run>) -> Vec<Run> {
-    match (stretches.first(), stretches.last()) {
-        (Some(first), Some(last)) if stretches.len() > STRETCH_LIMIT => {
-            vec![Run { pages: PageRange::between(first.pages.start, last.pages.end), ..*first }]
-        }
-        _ => stretches,
-    }
-}
-
-/// `range` in pieces that end at 2 MiB borders.
-fn units(range: PageRange) -> impl Iterator<Item = PageRange> {
-    let mut at = range.start;
-    std::iter::from_fn(move || {
-        let end = at.align_down(Order::Pmd).plus(PMD_PAGES).min(range.end);
-        let unit = PageRange::between(at, end);
-        at = end;
-        (!unit.is_empty()).then_some(unit)
-    })
 }
 
 /// Lets stores through in `piece` of a private window.
@@ -484,83 +446,4 @@ fn open_to_stores(
         service.protect(address, length_bytes, uffd::Protection::Nothing)?;
     }
     Ok(())
-}
-
-impl AddressSpace for LinuxSpace {
-    fn pmd(&self, index: PageIndex) -> Pmd {
-        let held = self.hold();
-        let unit = PageRange::unit(index, Order::Pmd);
-        if !held.state.area.pages.covers(unit) {
-            return Pmd::Table;
-        }
-        match held.state.runs.all(unit).as_slice() {
-            [Run { state: RunState::Trap, .. }] => Pmd::None,
-            [Run { state: RunState::Zero, .. }] => Pmd::HugeReadOnly,
-            // Somebody has made it plain since the fault: there is nothing to do.
-            [Run { state: RunState::Plain, .. }] => Pmd::HugeWritable,
-            _ => Pmd::Table,
-        }
-    }
-
-    fn install_storage(
-        &self,
-        run: PageRange,
-        _frame: Frame,
-        _order: Order,
-        _rights: Rights,
-    ) -> Result<Rights, InstallError> {
-        // The frame is the page's own number, and the kernel grants what rights the VMA has or an mprotect gives it later.
-        self.plain(run);
-        let stores_reach_the_file =
-            self.area().sharing() == Sharing::Shared && self.file.info().access.can_write();
-        Ok(if stores_reach_the_file { Rights::WritableDirty } else { Rights::ReadOnly })
-    }
-
-    fn install_zeros(&self, run: PageRange, _order: Order) -> Result<(), InstallError> {
-        let mut held = self.hold();
-        let state = &mut *held.state;
-        let range = run.intersect(state.area.pages);
-        let traps: Vec<PageRange> = state
-            .runs
-            .in_range(range)
-            .filter(|run| run.state == RunState::Trap)
-            .map(|run| run.pages)
-            .collect();
-        let service = self.service();
-        if service.runs() > RUN_LIMIT {
-            self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Trap, RunState::Zero]);
-            return Ok(());
-        }
-        service.with_descriptors(|| {
-            for piece in traps {
-                match window::open(service, &state.area, piece) {
-                    Ok(()) => state.runs.set(piece, RunState::Zero),
-                    // Nothing of the program's was there yet.
-                    Err(_) => self.plain_now(state, piece),
-                }
-                add(&service.stats().windows_opened, 1);
-                add(&service.stats().window_pages, piece.len());
-            }
-        });
-        state.recount(service);
-        Ok(())
-    }
-
-    fn install_copy(&self, index: PageIndex, _from: Option<Frame>) -> Result<(), InstallError> {
-        self.plain(PageRange::new(index, 1));
-        Ok(())
-    }
-
-    fn unmap(&self, range: PageRange, copies: PrivateCopies) {
-        let mut held = self.hold();
-        self.make_plain(&mut held.state, range, copies, &[RunState::Zero]);
-    }
-
-    fn write_protect(&self, _range: PageRange, _frame: Frame) -> WriteTracking {
-        WriteTracking::Native
-    }
-
-    fn split_pmd(&self, _index: PageIndex) {
-        // Traps and windows are cut where they are replaced; the kernel splits its zero page itself.
-    }
 }

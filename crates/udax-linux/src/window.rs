@@ -98,7 +98,8 @@ impl Drop for Scratch {
 
 /// Reports faults of a range from now on, and keeps it from children: one would get unregistered memory.
 fn arm(uffd: RawFd, address: usize, length_bytes: usize) -> Result<(), Errno> {
-    // After mlockall(MCL_FUTURE) it would be filled with private pages at the first mprotect that allows stores.
+    // mlockall(MCL_FUTURE) locks every new mapping, and the kernel fills locked memory by itself. Here it could not, once it is
+    // registered; but nothing is to depend on how it fails.
     mem::munlock(address, length_bytes)?;
     uffd::register(uffd, address, length_bytes)?;
     // SAFETY: this advice changes no contents.
@@ -143,7 +144,8 @@ fn prepare(
     length_bytes: usize,
 ) -> Result<Scratch, Errno> {
     let scratch = Scratch::new(target, length_bytes)?;
-    // Without a common 2 MiB zero page a huge fault would be given real memory. A kernel without huge pages refuses both advices.
+    // Without a common 2 MiB zero page a huge fault would be given real memory. A kernel without huge pages refuses both
+    // advices.
     let is_huge = service.huge_zero_pages && length_bytes >= mem::HUGE;
     let _ = scratch.advise(if is_huge { k::MADV_HUGEPAGE } else { k::MADV_NOHUGEPAGE });
     mem::munlock(scratch.address, length_bytes)?;

@@ -109,13 +109,16 @@ fn another_process_that_opens_the_file_finds_the_plain_mapping() {
         let Some(served) = Served::shared(&file, 4 * HUGE) else { return };
         let lease = served.space.file().take_lease().expect("it is open once");
         let id = lease.id();
-        served.handler.leases.lock().expect("no test panics with it").push(lease);
+        let ours = Some(Arc::clone(&served.space));
+        served.handler.leases.lock().expect("no test panics with it").push((lease, ours));
         assert_eq!(served.byte(HUGE), 0);
         served.mapped.store(PAGE, b"ours");
         assert_eq!(served.space.state_of(page(1024)), RunState::Zero);
         let path = file.path.display();
         let script = format!(
-            "printf theirs | dd of={path} bs=1 seek={} conv=notrunc 2>/dev/null; dd if={path} bs=1 skip={PAGE} count=4 2>/dev/null",
+            "exec 2>/dev/null
+             printf theirs | dd of={path} bs=1 seek={} conv=notrunc
+             dd if={path} bs=1 skip={PAGE} count=4",
             2 * HUGE
         );
         let output = Command::new("sh").args(["-c", &script]).output().expect("there is a shell");
@@ -144,7 +147,7 @@ fn a_read_lease_is_broken_by_a_writer_only() {
     let handle = FileHandle::adopt(service, reader.as_raw_fd()).expect("it can be shared");
     let lease = handle.take_lease().expect("nobody can write it");
     let id = lease.id();
-    handler.leases.lock().expect("no test panics with it").push(lease);
+    handler.leases.lock().expect("no test panics with it").push((lease, None));
     drop(std::fs::File::open(&copy).expect("a reader is not held back"));
     assert!(!handler.broken.lock().expect("no test panics with it").contains(&id));
     let writer = std::fs::File::options().write(true).open(&copy).expect("it is let in");

@@ -39,7 +39,7 @@ impl Place {
 }
 
 /// Announces a write; what it answers is to be kept over the call.
-pub(crate) fn hold(fd: c_int, place: Place, length: u64) -> Option<FileCall<'static>> {
+pub(crate) fn hold(fd: c_int, place: Place, length: u64) -> Option<FileCall> {
     if !state::any_file_mapped() {
         // Nothing is served, and the runtime only notes that the file is being written: no lock, no allocation, so no need to enter.
         let _errno = Kept::now();
@@ -49,7 +49,7 @@ pub(crate) fn hold(fd: c_int, place: Place, length: u64) -> Option<FileCall<'sta
     state::ask(|program| announce(program, fd, place, length))
 }
 
-fn announce(program: &'static Program, fd: c_int, place: Place, length: u64) -> FileCall<'static> {
+fn announce(program: &'static Program, fd: c_int, place: Place, length: u64) -> FileCall {
     match place {
         Place::End => program.changing_layout(fd),
         Place::Position => program.writing(fd, WriteAt::FilePosition, length),
@@ -69,7 +69,7 @@ fn appends(fd: c_int) -> bool {
 }
 
 /// Makes the call with the announcement held, which leaves the call's `errno`.
-pub(crate) fn over<R>(held: Option<FileCall<'static>>, call: impl FnOnce() -> R) -> R {
+pub(crate) fn over<R>(held: Option<FileCall>, call: impl FnOnce() -> R) -> R {
     let answer = call();
     if held.is_some() {
         let _errno = Kept::now();
@@ -322,6 +322,9 @@ fn vector_bytes(from: *const iovec, count: c_int) -> u64 {
 
 /// The bytes of a raw system call's vector.
 pub(crate) fn raw_vector_bytes(from: c_long, count: c_long) -> u64 {
-    let from = std::ptr::with_exposed_provenance(from.cast_unsigned() as usize);
-    usize::try_from(count).map_or(0, |count| vectors::total_bytes(from, count))
+    let from = usize::try_from(from.cast_unsigned()).map(std::ptr::with_exposed_provenance);
+    match (from, usize::try_from(count)) {
+        (Ok(from), Ok(count)) => vectors::total_bytes(from, count),
+        _ => 0,
+    }
 }

@@ -6,7 +6,7 @@ use libc::{c_int, c_ulong, c_void, off_t};
 use udax::program::FileCall;
 
 /// Announces a change of layout; what it answers is to be kept over the call.
-pub(crate) fn hold(fd: c_int) -> Option<FileCall<'static>> {
+pub(crate) fn hold(fd: c_int) -> Option<FileCall> {
     state::ask(|program| program.changing_layout(fd))
 }
 

@@ -130,6 +130,7 @@ pub(crate) unsafe extern "C" fn shmat(
 
 /// Takes the addresses that a segment is about to replace out of service, by unmapping them: the segment would do that.
 fn drop_segments_place(segment: c_int, at: usize) {
+    let _errno = crate::errno::Kept::now();
     let mut about = std::mem::MaybeUninit::<libc::shmid_ds>::uninit();
     // SAFETY: IPC_STAT fills the structure that it is given.
     let answer = unsafe { libc::shmctl(segment, libc::IPC_STAT, about.as_mut_ptr()) };

@@ -19,7 +19,8 @@ fn this_process() -> c_int {
     unsafe { libc::getpid() }
 }
 
-/// Takes note of what is asked for: `1` means standard error, any other value is a file to add a line of JSON to.
+/// Takes note of what is asked for. `1` means standard error; any other number as well, but from processes other than that one only
+/// if they have mapped a file; anything else is the path of a file to add a line of JSON to.
 pub(crate) fn prepare(wanted: Option<OsString>) {
     PROCESS.get_or_init(this_process);
     if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
@@ -41,15 +42,18 @@ pub(crate) fn at_end() {
 }
 
 fn tell(wanted: &OsStr, statistics: &udax::Statistics) {
-    if wanted == "1" {
-        to_stderr(&format!("{statistics}\n"));
+    let number = wanted.to_str().and_then(|text| text.parse::<c_int>().ok());
+    if let Some(number) = number {
+        if number == 1 || state::any_file_mapped() || Some(&number) == PROCESS.get() {
+            to_stderr(&format!("{statistics}\n"));
+        }
         return;
     }
-    let appended =
-        serde_json::to_string(statistics).map_err(std::io::Error::from).and_then(|line| {
-            let mut file = OpenOptions::new().append(true).create(true).open(wanted)?;
-            file.write_all(format!("{line}\n").as_bytes())
-        });
+    let line = serde_json::to_string(statistics).map_err(std::io::Error::from);
+    let appended = line.and_then(|line| {
+        let mut file = OpenOptions::new().append(true).create(true).open(wanted)?;
+        file.write_all(format!("{line}\n").as_bytes())
+    });
     if let Err(error) = appended {
         to_stderr(&format!("udax: statistics to {}: {error}\n", wanted.display()));
     }

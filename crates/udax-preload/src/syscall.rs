@@ -25,7 +25,7 @@ impl Call {
     }
 
     fn size(self, at: usize) -> usize {
-        self.arguments[at].cast_unsigned() as usize
+        self.arguments[at].cast_unsigned().try_into().unwrap_or(usize::MAX)
     }
 
     /// An `int` argument: the kernel looks at its lower half too.
@@ -146,8 +146,8 @@ fn contents_call(call: Call) -> Option<c_long> {
 
 fn descriptor_call(call: Call) -> Option<c_long> {
     let fd = call.int(0);
-    // SAFETY (of each block below): the program's own arguments, to the function that makes this system call.
     Some(match call.number {
+        // SAFETY: the program's own arguments, to the function that makes this system call.
         libc::SYS_dup => unsafe { descriptors::dup(fd) }.into(),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.

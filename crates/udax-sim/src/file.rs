@@ -47,12 +47,20 @@ pub struct FileExtent {
     pub shared: bool,
 }
 
+/// A block for the copy of a shared page.
+#[derive(Debug)]
+struct Reserved {
+    block: u64,
+    /// How many operations copy there, or have been told to.
+    users: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct FileState {
     pub(crate) size: u64,
     pub(crate) extents: ExtentMap,
     /// Blocks reserved for pages whose shared storage is being copied.
-    copies: BTreeMap<u64, u64>,
+    copies: BTreeMap<u64, Reserved>,
     durable: (u64, ExtentMap),
 }
 
@@ -166,8 +174,8 @@ impl SimFile {
             space.give_back(extent.block, extent.pages);
         }
         for page in pages {
-            if let Some(block) = state.copies.remove(&page) {
-                space.give_back(block, 1);
+            if let Some(reserved) = state.copies.remove(&page) {
+                space.give_back(reserved.block, 1);
             }
         }
     }
@@ -239,32 +247,44 @@ impl SimFile {
         page: u64,
         wanted: u64,
     ) -> Result<(u64, u64, bool), IoError> {
-        if let Some(&block) = state.copies.get(&page) {
-            let run =
-                (0..wanted).take_while(|n| state.copies.get(&(page + n)) == Some(&(block + n)));
-            return Ok((block, run.count() as u64, false));
+        if let Some(&Reserved { block, .. }) = state.copies.get(&page) {
+            let mut run = 0;
+            while run < wanted {
+                let next = state.copies.get_mut(&(page + run));
+                let Some(next) = next.filter(|next| next.block == block + run) else { break };
+                next.users += 1;
+                run += 1;
+            }
+            return Ok((block, run, false));
         }
         let free = state.copies.range(page..page + wanted).next().map_or(wanted, |(p, _)| p - page);
         let found = self.inode.fs.space().allocate(page, free);
         let (block, got) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.inode.fs.media().make_stale(self.frames(block, got));
-        state.copies.extend((0..got).map(|n| (page + n, block + n)));
+        let reserved = |n| (page + n, Reserved { block: block + n, users: 1 });
+        state.copies.extend((0..got).map(reserved));
         Ok((block, got, true))
     }
 
     /// The copied pages take the place of the shared ones; reserved blocks that were not used go back.
     fn finish_copy(&self, state: &mut FileState, iomap: &Iomap, done: u64) {
+        let Backing::Mapped(first) = iomap.backing else { return };
         for page in iomap.range.start.0..iomap.range.end.0 {
-            let is_done = page - iomap.range.start.0 < done;
-            if !is_done && !iomap.is_new {
+            let number = page - iomap.range.start.0;
+            // Somebody else who copies the same page may have finished before, and given it other storage since.
+            let reserved = state.copies.get_mut(&page);
+            let block = first.0 - self.inode.fs.frame(0).0 + number;
+            let Some(reserved) = reserved.filter(|reserved| reserved.block == block) else {
                 continue;
-            }
-            let Some(block) = state.copies.remove(&page) else { continue };
-            if is_done {
+            };
+            reserved.users -= 1;
+            if number < done {
+                state.copies.remove(&page);
                 let here = PageRange::new(PageIndex(page), 1);
                 self.drop_storage(state, here);
                 state.extents.insert(page, Extent { pages: 1, block, fill: Fill::Written });
-            } else {
+            } else if reserved.users == 0 {
+                state.copies.remove(&page);
                 self.inode.fs.space().give_back(block, 1);
             }
         }
@@ -402,10 +422,8 @@ impl Filesystem for SimFile {
 
     fn set_size(&self, bytes: u64) -> Result<(), IoError> {
         self.inode.failures.check(FsCall::SetSize)?;
-        let mut state = self.state();
-        let end = PageIndex(bytes.div_ceil(PAGE_BYTES));
-        self.drop_storage(&mut state, PageRange::from(end));
-        state.size = bytes;
+        // Storage beyond the end is given back by `free` alone: it may still be mapped.
+        self.state().size = bytes;
         Ok(())
     }
 

@@ -7,9 +7,12 @@ use common::{Call, Mapped, Rig, page, pages};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
-use udax_core::{Access, Intent, IoError, MediaAccess, Served};
+use std::time::{Duration, Instant};
+use udax_core::{Access, Intent, IoError, Served};
 use udax_sim::{FsCall, MediaCall, Plan, Run, explore};
+
+/// No sleep that a test needs: it only turns a hang into a failure.
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A thread that must end.
 struct Watched {
@@ -30,8 +33,7 @@ fn watch(name: &'static str, body: impl FnOnce() + Send + 'static) -> Watched {
 impl Watched {
     #[track_caller]
     fn ends(self) {
-        // No sleep that the test needs: it only turns a hang into a failure.
-        if self.ended.recv_timeout(Duration::from_secs(20)).is_err() && !self.handle.is_finished() {
+        if self.ended.recv_timeout(LIMIT).is_err() && !self.handle.is_finished() {
             panic!("{} sleeps for ever", self.name);
         }
         self.handle.join().expect("the thread has not panicked");
@@ -40,7 +42,9 @@ impl Watched {
 
 /// Waits until so many threads sleep for the entry that starts at `start`.
 fn await_sleepers(rig: &Rig, start: u64, count: usize) {
+    let begin = Instant::now();
     while rig.mapping.sleepers(page(start)) < count {
+        assert!(begin.elapsed() < LIMIT, "nobody goes to sleep for the entry at {start:#x}");
         std::thread::yield_now();
     }
 }
@@ -134,6 +138,7 @@ fn downgrader(rig: &Arc<Rig>, index: u64, count: usize) -> Watched {
     assert_eq!(rig.state(index), "hZ");
     let (waiting, held) = (Arc::clone(rig), channel());
     rig.hooks.before(
+        // The list of VMAs is locked here: those that the test needs must be there already.
         |call| matches!(call, Call::Unmap(..)),
         move || {
             let _ = held.0.send(());
@@ -151,11 +156,10 @@ fn downgrader(rig: &Arc<Rig>, index: u64, count: usize) -> Watched {
 #[test]
 fn s4_a_downgrade_wakes_all_who_wait_for_the_2_mib_entry() {
     let rig = Rig::new(1024);
+    let others = [("T2", 3), ("T3", 4)].map(|(name, i)| (name, i, rig.small(pages(0, 1024))));
     let first = downgrader(&rig, 2, 2);
-    let others = [("T2", 3), ("T3", 4)].map(|(name, index)| {
-        let vma = rig.small(pages(0, 1024));
-        watch(name, move || assert_eq!(vma.load(index), Ok(0)))
-    });
+    let others =
+        others.map(|(name, i, vma)| watch(name, move || assert_eq!(vma.load(i), Ok(0))));
     first.ends();
     others.into_iter().for_each(Watched::ends);
     assert_eq!((rig.state(2), rig.state(3), rig.state(4)), ("pZ".into(), "pZ".into(), "pZ".into()));
@@ -187,6 +191,7 @@ fn s5_a_downgrade_without_memory_unlocks_the_old_entry() {
     assert_eq!(rig.state(2), "hZ", "the old entry is still there");
     rig.check_invariants();
     // With two more threads that sleep for it meanwhile.
+    let others = [("second", 3), ("third", 4)].map(|(name, i)| (name, i, rig.small(pages(0, 1024))));
     let (waiting, held) = (Arc::clone(&rig), channel());
     rig.hooks.before(
         |call| matches!(call, Call::Unmap(..)),
@@ -199,9 +204,8 @@ fn s5_a_downgrade_without_memory_unlocks_the_old_entry() {
         assert_eq!(small.fault(2, Access::Read).served, Served::OutOfMemory);
     });
     held.1.recv().expect("it holds the PMD entry");
-    let others = [("second", 3), ("third", 4)].map(|(name, index)| {
-        let vma = rig.small(pages(0, 1024));
-        watch(name, move || assert_eq!(vma.fault(index, Access::Read).served, Served::OutOfMemory))
+    let others = others.map(|(name, i, vma)| {
+        watch(name, move || assert_eq!(vma.fault(i, Access::Read).served, Served::OutOfMemory))
     });
     first.ends();
     others.into_iter().for_each(Watched::ends);
@@ -509,5 +513,4 @@ fn every_failed_fault_and_sync_leaves_its_entry_unlocked() {
     assert_eq!(other.fault(2, Access::Write).served, Served::OutOfMemory);
     rig.check_invariants();
     assert_eq!(other.load(2), Ok(1));
-    let _ = MediaAccess::Ordinary;
 }

@@ -331,7 +331,9 @@ fn row_5_2_12_the_entry_is_locked_from_before_the_question_until_after_the_close
     for write in [false, true] {
         let rig = Arc::new(rig());
         let map = rig.map(small());
-        for point in ["iomap_begin", "iomap_begin done", "install_zeros", "install_storage", "iomap_end"] {
+        for point in
+            ["iomap_begin", "iomap_begin done", "install_zeros", "install_storage", "iomap_end"]
+        {
             let inner = Arc::downgrade(&rig);
             rig.points.once(point, move || {
                 let rig = inner.upgrade().expect("the rig lives");
@@ -350,7 +352,8 @@ fn row_5_2_12_the_entry_is_locked_from_before_the_question_until_after_the_close
 fn row_5_2_a_pte_fault_works_under_a_pmd_entry_and_leaves_it_whole() {
     let rig = rig();
     rig.file.write_zeros(pages(0, 512)).expect("space");
-    let (aligned, off) = (rig.map(Shape::shared(0, 1024)), rig.map(Shape::shared(0, 1024).misaligned()));
+    let (aligned, off) =
+        (rig.map(Shape::shared(0, 1024)), rig.map(Shape::shared(0, 1024).misaligned()));
     assert_eq!(rig.read(&aligned, 0), Ok(0));
     rig.clear();
     assert_eq!(rig.write(&off, 9, 4), Ok(()));

@@ -69,7 +69,8 @@ pub(crate) enum Wakened {
     Look,
 }
 
-/// `struct siginfo` as far as it is looked at: number, errno, code; then, for signals of descriptors, a band and the descriptor.
+/// `struct siginfo` as far as it is looked at: number, errno, code; then, for signals of descriptors, a band and the
+/// descriptor.
 #[repr(C, align(8))]
 struct Info([u8; 128]);
 

@@ -68,7 +68,7 @@ pub(crate) struct Simple {
     pub(crate) faults: Mutex<Vec<FaultEvent>>,
     pub(crate) broken: Mutex<Vec<LeaseId>>,
     pub(crate) lease_change: Condvar,
-    pub(crate) leases: Mutex<Vec<Lease>>,
+    pub(crate) leases: Mutex<Vec<(Lease, Option<Arc<LinuxSpace>>)>>,
 }
 
 pub(crate) const WINDOW_PAGES: u64 = 2048;
@@ -87,10 +87,6 @@ impl Simple {
         let spaces = self.spaces.lock().expect("no test panics with it");
         let (_, space) = spaces.range(address + 1..).next()?;
         space.area().page_of(address).is_some().then(|| Arc::clone(space))
-    }
-
-    pub(crate) fn all(&self) -> Vec<Arc<LinuxSpace>> {
-        self.spaces.lock().expect("no test panics with it").values().cloned().collect()
     }
 }
 
@@ -116,10 +112,13 @@ impl Handler for Simple {
     }
 
     fn lease_broken(&self, lease: LeaseId) {
-        for space in self.all() {
-            space.plain_all();
+        let mut leases = self.leases.lock().expect("no test panics with it");
+        for (_, space) in leases.iter().filter(|(held, _)| held.id() == lease) {
+            if let Some(space) = space {
+                space.plain_all();
+            }
         }
-        self.leases.lock().expect("no test panics with it").retain(|held| held.id() != lease);
+        leases.retain(|(held, _)| held.id() != lease);
         self.broken.lock().expect("no test panics with it").push(lease);
         self.lease_change.notify_all();
     }
@@ -178,7 +177,7 @@ impl Served {
     }
 
     pub(crate) fn word(&self, at: usize) -> &AtomicU64 {
-        assert!(at % 8 == 0 && at + 8 <= self.mapped.length_bytes(), "in the mapping");
+        assert!(at.is_multiple_of(8) && at + 8 <= self.mapped.length_bytes(), "in the mapping");
         let pointer = self.mapped.as_mut_ptr().wrapping_add(at).cast::<u64>();
         // SAFETY: aligned and in the mapping (checked above), which lives as long as `self`; used by atomics alone.
         unsafe { AtomicU64::from_ptr(pointer) }

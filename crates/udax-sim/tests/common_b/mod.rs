@@ -2,7 +2,12 @@
 //!
 //! Glossary: a *point* is a call that the engine makes to the world; its name is the trait's method, with what matters of the
 //! arguments; a *hook* runs at a point, before or after the call, on the calling thread; a *map* is a VMA and its process.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses a part of the rig")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each test file uses a part of the rig"
+)]
 
 mod world;
 
@@ -11,12 +16,12 @@ pub use world::{Points, TestWorld};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{
     Access, Dax, Durability, Entry, EntryReport, Fault, FaultOutcome, FaultPlace, FaultResult,
-    Frame, HugePages, Inode, Kind, Mapping, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Pmd,
-    Served, Sharing, TraceEvent, Tracer, Vma,
+    Frame, HugePages, Inode, Kind, Mapping, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange,
+    Pmd, Served, Sharing, TraceEvent, Tracer, Vma,
 };
 use udax_sim::{
-    AccessError, Congruence, FaultRequest, Machine, Process, Protection,
-    SimFile, SimFs, SimMedia, SimThread, SimVma, Target, Translation, VmaLayout,
+    AccessError, Congruence, FaultRequest, Machine, Process, Protection, Run, SimFile, SimFs,
+    SimMedia, SimThread, SimVma, Target, Translation, VmaLayout,
 };
 use world::{File, Space, Storage};
 
@@ -86,6 +91,20 @@ pub fn brief(event: &TraceEvent) -> String {
         TraceEvent::WritebackOne { pgoff, pglen, .. } => add(format!("{} {pglen}", pgoff.0)),
     }
     text
+}
+
+/// As [`udax_sim::explore`]; and what `make` returns is called after each run, on the test's own thread.
+pub fn explore_then<Check: FnOnce()>(
+    seeds: std::ops::Range<u64>,
+    mut make: impl FnMut(&mut Run) -> Check,
+) {
+    let only = std::env::var("UDAX_SEED").ok().and_then(|seed| seed.parse().ok());
+    for seed in only.map_or(seeds, |seed: u64| seed..seed + 1) {
+        let mut run = Run::new(seed);
+        let check = make(&mut run);
+        run.go();
+        check();
+    }
 }
 
 /// How a mapping is to be.
@@ -171,8 +190,7 @@ impl Rig {
     /// The rig of one more file.
     pub fn of_file(file: SimFile, machine: Arc<Machine>) -> Self {
         let points = Points::new();
-        let recorder =
-            Arc::new(Recorder { events: Mutex::default(), points: Arc::clone(&points) });
+        let recorder = Arc::new(Recorder { events: Mutex::default(), points: Arc::clone(&points) });
         let tracer: Arc<dyn Tracer> = Arc::<Recorder>::clone(&recorder);
         let dax = Dax::new(Some(tracer));
         let media = file.fs().media().clone();
@@ -336,9 +354,9 @@ fn check_translation(entries: &[EntryReport], map: &Map, translation: &Translati
     if translation.target == Target::PrivateCopy {
         return;
     }
-    let covering = entries.iter().find(|report| {
-        PageRange::new(report.start, report.entry.order().pages()).contains(index)
-    });
+    let covering = entries
+        .iter()
+        .find(|report| PageRange::new(report.start, report.entry.order().pages()).contains(index));
     let report = covering.unwrap_or_else(|| panic!("I6: {translation:?} without an entry"));
     match translation.target {
         Target::ZeroPage => assert!(report.entry.is_zero(), "I9: {translation:?} over {report:?}"),

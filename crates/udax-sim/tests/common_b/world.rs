@@ -11,13 +11,14 @@ use udax_core::{
 use udax_sim::{SimFile, SimMedia, SimPlatform, SimSpace};
 
 type Hook = Box<dyn FnMut() + Send>;
+type Change = Box<dyn FnMut(Iomap) -> Iomap + Send>;
 
 /// The journal of what was asked of the world, and what is to happen then.
 #[derive(Default)]
 pub struct Points {
     journal: Mutex<Vec<String>>,
     hooks: Mutex<HashMap<String, Hook>>,
-    iomap: Mutex<Option<Box<dyn FnMut(Iomap) -> Iomap + Send>>>,
+    iomap: Mutex<Option<Change>>,
 }
 
 impl Points {

@@ -1,0 +1,236 @@
+//! The rules of the repository that no compiler knows, as a test. Every failure names the file and what to do about it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines in a source file, without the tests at its end.
+const SOURCE_LINES: usize = 500;
+/// Lines in a file of integration tests.
+const TEST_LINES: usize = 600;
+
+/// Crates that hold no unsafe code at all.
+const SAFE_CRATES: [&str; 4] = ["udax-core", "udax-sim", "udax-host", "udax-cli"];
+
+/// Which crates of the workspace a crate may depend on: the arrows of ARCHITECTURE.md.
+const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
+    ("udax-core", &[]),
+    ("udax-sim", &["udax-core"]),
+    ("udax-linux", &["udax-core"]),
+    ("udax-host", &["udax-core"]),
+    ("udax", &["udax-core", "udax-linux", "udax-host"]),
+    ("udax-preload", &["udax", "udax-linux"]),
+    ("udax-cli", &["udax", "udax-linux", "udax-host", "udax-core"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the repository")
+}
+
+/// Every text file of the repository: its path from the root, and what it holds.
+fn files() -> Vec<(String, String)> {
+    fn visit(directory: &Path, root: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(directory).expect("a directory of the repository") {
+            let path = entry.expect("a directory entry").path();
+            let name =
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            if name == ".git" || name == "target" || name == "Cargo.lock" {
+                continue;
+            }
+            if path.is_dir() {
+                visit(&path, root, found);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                let name = path.strip_prefix(root).expect("below the root");
+                found.push((name.to_string_lossy().into_owned(), text));
+            }
+        }
+    }
+    let root = root();
+    let mut found = Vec::new();
+    visit(&root, &root, &mut found);
+    found.sort();
+    assert!(found.len() > 20, "the walk through the repository found next to nothing");
+    found
+}
+
+fn rust_files() -> impl Iterator<Item = (String, String)> {
+    files().into_iter().filter(|(name, _)| name.ends_with(".rs"))
+}
+
+/// Fails with all complaints at once.
+fn report(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn files_stay_short_enough_to_read() {
+    let mut complaints = Vec::new();
+    for (name, text) in rust_files() {
+        let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let lines = own.lines().count();
+        let limit = if name.contains("/tests/") { TEST_LINES } else { SOURCE_LINES };
+        if lines > limit {
+            complaints
+                .push(format!("{name}: {lines} lines, more than {limit}: split it by subject"));
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Put together here, so that this file does not accuse itself.
+    let banned = [
+        (["TO", "DO"].concat(), "do it, or say in the documentation what is not there"),
+        (["FIX", "ME"].concat(), "mend it"),
+        (["X", "XX"].concat(), "say what is meant"),
+        (["todo", "!("].concat(), "write it"),
+        (["unimplemented", "!("].concat(), "write it, or do not offer it"),
+        (["dbg", "!("].concat(), "take it out"),
+        (
+            ["#[", "ignore"].concat(),
+            "a test that does not run proves nothing: mend it or remove it",
+        ),
+        (["thread::", "sleep"].concat(), "wait for the event itself, not for time to pass"),
+    ];
+    let mut complaints = Vec::new();
+    for (name, text) in files() {
+        if !(name.ends_with(".rs") || name.ends_with(".c") || name.ends_with(".h")) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            for (word, cure) in &banned {
+                if line.contains(word.as_str()) && !is_part_of_a_word(line, word) {
+                    complaints.push(format!("{name}:{}: {word}: {cure}", number + 1));
+                }
+            }
+        }
+    }
+    report(&complaints);
+}
+
+/// Whether every occurrence of `word` is but a part of a longer one, as in `mkstemp("nameXXXXXX")`.
+fn is_part_of_a_word(line: &str, word: &str) -> bool {
+    let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    line.match_indices(word).all(|(at, _)| {
+        let starts = word.starts_with(char::is_alphanumeric);
+        let ends = word.ends_with(char::is_alphanumeric);
+        starts && is_letter(line[..at].chars().next_back())
+            || ends && is_letter(line[at + word.len()..].chars().next())
+    })
+}
+
+#[test]
+fn no_file_names_the_machine_it_was_written_on() {
+    let places = ["/wo", "rk/", " /ro", "ot/", " /ho", "me/", "/tmp/br", "ief"];
+    let mut complaints = Vec::new();
+    for (name, text) in files() {
+        for (number, line) in text.lines().enumerate() {
+            for place in places.chunks(2).map(<[&str]>::concat) {
+                if line.contains(place.as_str()) {
+                    complaints.push(format!(
+                        "{name}:{}: {place}: nobody else has this path, name it from the root of the repository",
+                        number + 1
+                    ));
+                }
+            }
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn unsafe_code_has_its_places() {
+    let mut complaints = Vec::new();
+    for name in SAFE_CRATES {
+        let source = root().join("crates").join(name).join("src");
+        let top = ["lib.rs", "main.rs"].map(|file| source.join(file));
+        let text =
+            top.iter().find_map(|file| fs::read_to_string(file).ok()).expect("a crate has a root");
+        if !text.contains("#![forbid(unsafe_code)]") {
+            complaints
+                .push(format!("crates/{name}: put #![forbid(unsafe_code)] at its root again"));
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn crate_roots_hold_declarations_only() {
+    let mut complaints = Vec::new();
+    for (name, text) in rust_files() {
+        if !name.ends_with("/src/lib.rs") {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let words = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ");
+            if ["fn ", "impl ", "unsafe fn ", "const fn ", "impl<"]
+                .iter()
+                .any(|start| words.starts_with(start))
+            {
+                complaints
+                    .push(format!("{name}:{}: move this into a module of its own", number + 1));
+            }
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn dependencies_point_downwards() {
+    let mut complaints = Vec::new();
+    for (name, allowed) in MAY_DEPEND_ON {
+        let manifest = root().join("crates").join(name).join("Cargo.toml");
+        let text = fs::read_to_string(&manifest).expect("every crate has a manifest");
+        let own = text.split("[dependencies]").nth(1).unwrap_or_default();
+        let own = own.split("\n[").next().unwrap_or_default();
+        for line in own.lines() {
+            let dependency = line.split([' ', '.', '=']).next().unwrap_or_default();
+            if dependency.starts_with("udax") && !allowed.contains(&dependency) {
+                complaints.push(format!(
+                    "crates/{name} depends on {dependency}: turn it round, or move what is shared down"
+                ));
+            }
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn the_engine_knows_no_operating_system() {
+    let mut complaints = Vec::new();
+    for (name, text) in rust_files() {
+        if name.starts_with("crates/udax-core/src/") && !name.ends_with("tests.rs") {
+            let own = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in own.lines().enumerate() {
+                if line.trim_start().starts_with("use std::") {
+                    complaints.push(format!(
+                        "{name}:{}: use core or alloc, or ask for it by a seam",
+                        number + 1
+                    ));
+                }
+            }
+        }
+    }
+    report(&complaints);
+}
+
+#[test]
+fn what_the_readme_points_at_exists() {
+    let mut complaints = Vec::new();
+    for (name, text) in files() {
+        if !name.ends_with(".md") {
+            continue;
+        }
+        let directory = Path::new(&name).parent().unwrap_or(Path::new("")).to_owned();
+        for piece in text.split("](").skip(1) {
+            let target = piece.split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            if !root().join(&directory).join(target).exists() {
+                complaints.push(format!("{name}: the link to {target} leads nowhere"));
+            }
+        }
+    }
+    report(&complaints);
+}

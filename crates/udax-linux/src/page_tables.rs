@@ -1,0 +1,93 @@
+//! The engine's view of a [`LinuxSpace`]: what it asks of page tables, done by replacing runs of the VMA.
+//!
+//! The kernel's own mapping of the file is the one translation to storage there is. It appears, and zeros are taken back, by
+//! the same single mmap; which frame and which rights are asked for makes no difference to it.
+
+use crate::area::Sharing;
+use crate::runs::{Run, RunState};
+use crate::space::{LinuxSpace, RUN_LIMIT};
+use crate::stats::add;
+use crate::window;
+use udax_core::{
+    AddressSpace, Frame, InstallError, Order, PageIndex, PageRange, Pmd, PrivateCopies, Rights,
+    WriteTracking,
+};
+
+impl AddressSpace for LinuxSpace {
+    fn pmd(&self, index: PageIndex) -> Pmd {
+        let held = self.hold();
+        let unit = PageRange::unit(index, Order::Pmd);
+        if !held.state.area.pages.covers(unit) {
+            return Pmd::Table;
+        }
+        match held.state.runs.all(unit).as_slice() {
+            [Run { state: RunState::Trap, .. }] => Pmd::None,
+            [Run { state: RunState::Zero, .. }] => Pmd::HugeReadOnly,
+            // Somebody has made it plain since the fault: there is nothing to do.
+            [Run { state: RunState::Plain, .. }] => Pmd::HugeWritable,
+            _ => Pmd::Table,
+        }
+    }
+
+    fn install_storage(
+        &self,
+        run: PageRange,
+        _frame: Frame,
+        _order: Order,
+        _rights: Rights,
+    ) -> Result<Rights, InstallError> {
+        // The frame is the page's own number, and the kernel grants what rights the VMA has or an mprotect gives it later.
+        self.plain(run);
+        let stores_reach_the_file =
+            self.area().sharing() == Sharing::Shared && self.file().info().access.can_write();
+        Ok(if stores_reach_the_file { Rights::WritableDirty } else { Rights::ReadOnly })
+    }
+
+    fn install_zeros(&self, run: PageRange, _order: Order) -> Result<(), InstallError> {
+        let mut held = self.hold();
+        let state = &mut *held.state;
+        let range = run.intersect(state.area.pages);
+        let traps: Vec<PageRange> = state
+            .runs
+            .in_range(range)
+            .filter(|run| run.state == RunState::Trap)
+            .map(|run| run.pages)
+            .collect();
+        let service = self.service();
+        if service.runs() > RUN_LIMIT {
+            self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Trap, RunState::Zero]);
+            return Ok(());
+        }
+        service.with_descriptors(|| {
+            for piece in traps {
+                match window::open(service, &state.area, piece) {
+                    Ok(()) => state.runs.set(piece, RunState::Zero),
+                    // Nothing of the program's was there yet.
+                    Err(_) => self.plain_now(state, piece),
+                }
+                add(&service.stats().windows_opened, 1);
+                add(&service.stats().window_pages, piece.len());
+            }
+        });
+        state.recount(service);
+        Ok(())
+    }
+
+    fn install_copy(&self, index: PageIndex, _from: Option<Frame>) -> Result<(), InstallError> {
+        self.plain(PageRange::new(index, 1));
+        Ok(())
+    }
+
+    fn unmap(&self, range: PageRange, copies: PrivateCopies) {
+        let mut held = self.hold();
+        self.make_plain(&mut held.state, range, copies, &[RunState::Zero]);
+    }
+
+    fn write_protect(&self, _range: PageRange, _frame: Frame) -> WriteTracking {
+        WriteTracking::Native
+    }
+
+    fn split_pmd(&self, _index: PageIndex) {
+        // Traps and windows are cut where they are replaced; the kernel splits its zero page itself.
+    }
+}
