@@ -148,6 +148,17 @@ CASE(asynchronous_writes_are_seen) {
     check_stored(UNIT + 5, "aio_write", aio_return(&request));
 }
 
+CASE(writes_to_the_mapping_through_proc_are_seen) {
+    touched_hole();
+    fill_text(7);
+    int memory = open("/proc/self/mem", O_RDWR);
+    CHECK(memory >= 0);
+    STORED(UNIT + 5, pwrite(memory, text, 2 * PAGE, (off_t)(uintptr_t)(at + UNIT + 5)));
+    static uint8_t copy[PAGE];
+    CHECK_EQUAL(pread(memory, copy, PAGE, (off_t)(uintptr_t)(at + 5 * UNIT)), PAGE);
+    CHECK(all_bytes_are(copy, PAGE, 0));
+}
+
 CASE(stores_of_process_vm_writev_are_seen) {
     touched_hole();
     fill_text(7);

@@ -188,8 +188,7 @@ fn summary(layout: &Layout) -> String {
     if layout.reasons.is_empty() {
         let own = layout.size_bytes.saturating_sub(zeros);
         return format!(
-            "Would be served: {} shown by the zero page, {} by the file's own pages; a lease must be had \
-             (nobody else has it open).\n",
+            "Would be served: {} by the zero page, {} by the file's own pages, if nobody else has it open.\n",
             human(zeros),
             human(own)
         );

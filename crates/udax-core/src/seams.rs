@@ -151,7 +151,8 @@ pub trait Media: Send + Sync {
     fn wait_unpinned(&self, frame: Frame);
 
     /// Notes whose pages these frames are from now on, `None` for nobody's, for reverse look-ups. Exactly one call with
-    /// an owner when an entry comes to stand for the frames, and one without when it ceases to (SEMANTICS I11).
+    /// an owner when an entry comes to stand for the frames, and one without when it ceases to (SEMANTICS I11). Called with the tree
+    /// lock held: it must neither wait nor call the engine.
     #[doc(alias = "dax_associate_entry")]
     #[doc(alias = "dax_disassociate_entry")]
     fn associate(&self, frames: FrameRange, owner: Option<Owner>) {

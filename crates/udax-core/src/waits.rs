@@ -129,4 +129,11 @@ impl<P: Platform> WaitTable<P> {
     pub(crate) fn sleeping(&self, key: WaitKey) -> usize {
         self.bucket(key).queue.lock().iter().filter(|waiter| waiter.key == key).count()
     }
+
+    /// How each of the threads that sleep on `key` does.
+    #[cfg(test)]
+    pub(crate) fn sleepers_as(&self, key: WaitKey) -> Vec<Waiting> {
+        let queue = self.bucket(key).queue.lock();
+        queue.iter().filter(|waiter| waiter.key == key).map(|waiter| waiter.waiting).collect()
+    }
 }

@@ -89,6 +89,12 @@ pub fn file_info(fd: RawFd) -> Result<FileInfo, Errno> {
     })
 }
 
+/// Whether writes through descriptor `fd` of the calling thread go to the end of the file, whatever offset they name (pwrite(2), BUGS).
+#[must_use]
+pub fn descriptor_appends(fd: RawFd) -> bool {
+    fd::flags(fd).is_ok_and(|flags| flags & k::O_APPEND != 0)
+}
+
 /// A descriptor of the private table; dropping closes it there.
 pub(crate) struct Fd {
     number: RawFd,
@@ -98,7 +104,7 @@ pub(crate) struct Fd {
 impl Drop for Fd {
     fn drop(&mut self) {
         let number = self.number;
-        self.service.later(move || fd::close(number));
+        self.service.finish(move || fd::close(number));
     }
 }
 
@@ -176,7 +182,7 @@ impl FileHandle {
         work: impl FnOnce(RawFd) -> Result<R, Errno> + Send,
     ) -> Result<R, Errno> {
         let number = self.program.number;
-        self.service.with_descriptors(|| work(number))
+        self.service.with_files(|| work(number))
     }
 
     /// Its length in bytes, now.
@@ -184,7 +190,7 @@ impl FileHandle {
     /// # Errors
     /// As `fstat`.
     pub fn size(&self) -> Result<u64, Errno> {
-        self.with(|fd| Ok(fd::status(fd)?.stx_size))
+        self.service.with_descriptors(|| Ok(fd::status(self.program.number)?.stx_size))
     }
 
     /// The bytes of storage it has, now.
@@ -192,12 +198,12 @@ impl FileHandle {
     /// # Errors
     /// As `fstat`.
     pub fn blocks_bytes(&self) -> Result<u64, Errno> {
-        self.with(|fd| Ok(fd::status(fd)?.stx_blocks * 512))
+        self.service.with_descriptors(|| Ok(fd::status(self.program.number)?.stx_blocks * 512))
     }
 
     fn seek(&self, from: u64, whence: u32) -> Result<Option<u64>, Errno> {
         let probe = self.probe.as_ref().ok_or(Errno::BADF)?.number;
-        match self.service.with_descriptors(|| fd::seek(probe, from, whence)) {
+        match self.service.with_files(|| fd::seek(probe, from, whence)) {
             Ok(at) => Ok(Some(at)),
             Err(Errno::NXIO) => Ok(None),
             Err(errno) => Err(errno),

@@ -2,9 +2,8 @@
 
 use crate::file::FileHandle;
 use crate::platform::lock;
-use crate::service::Service;
 use crate::sys::errno::Errno;
-use crate::sys::{fd, signal};
+use crate::sys::{bits, fd, signal, to_int};
 use linux_raw_sys::general as k;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,6 +68,8 @@ struct Held {
     id: LeaseId,
     /// F_RDLCK or F_WRLCK.
     kind: usize,
+    /// Who was told of the description's readiness, and by which signal, before.
+    before: (k::f_owner_ex, usize),
     /// The lease thread has been told of the break.
     is_announced: bool,
 }
@@ -91,13 +92,20 @@ impl Leases {
         if held.contains_key(&descriptor) {
             return Err(Errno::EXIST);
         }
+        let before = (fd::owner(descriptor)?, fd::fcntl(descriptor, k::F_GETSIG, 0)?);
         let signal = signal::LEASE_SIGNAL as usize;
+        let owner = k::f_owner_ex { type_: to_int(bits(k::F_OWNER_TID)), pid: self.thread };
         fd::fcntl(descriptor, k::F_SETSIG, signal)?;
-        fd::set_owner_thread(descriptor, self.thread)?;
-        fd::fcntl(descriptor, k::F_SETLEASE, kind as usize)?;
+        fd::set_owner(descriptor, &owner)?;
+        let granted = fd::fcntl(descriptor, k::F_SETLEASE, kind as usize);
+        hide(descriptor)?;
+        if let Err(errno) = granted {
+            restore(descriptor, &before);
+            return Err(errno);
+        }
         let id = LeaseId(NEXT.fetch_add(1, Ordering::Relaxed));
         // A break that came already waits for the lock: its thread finds the lease in here.
-        held.insert(descriptor, Held { id, kind: kind as usize, is_announced: false });
+        held.insert(descriptor, Held { id, kind: kind as usize, before, is_announced: false });
         Ok(id)
     }
 
@@ -122,9 +130,12 @@ impl Leases {
         else {
             return;
         };
-        held.remove(&descriptor);
+        let lease = held.remove(&descriptor);
         // It fails only if the kernel has taken the lease away, lease-break-time being over.
         let _ = fd::fcntl(descriptor, k::F_SETLEASE, k::F_UNLCK as usize);
+        if let Some(lease) = lease {
+            restore(descriptor, &lease.before);
+        }
     }
 
     fn is_breaking(&self, id: LeaseId) -> bool {
@@ -134,6 +145,21 @@ impl Leases {
             None => true,
         }
     }
+}
+
+/// A lease sets O_ASYNC on the description, which needs it for nothing, and which the program would see there.
+fn hide(descriptor: RawFd) -> Result<(), Errno> {
+    let flags = fd::flags(descriptor)?;
+    if flags & k::FASYNC != 0 {
+        fd::fcntl(descriptor, k::F_SETFL, (flags & !k::FASYNC) as usize)?;
+    }
+    Ok(())
+}
+
+/// What the program had set there before. A description that refuses it keeps ours, which no signal comes from any more.
+fn restore(descriptor: RawFd, (owner, signal): &(k::f_owner_ex, usize)) {
+    let _ = fd::set_owner(descriptor, owner);
+    let _ = fd::fcntl(descriptor, k::F_SETSIG, *signal);
 }
 
 /// A lease that is being broken is told as what it will have to become.
@@ -179,17 +205,13 @@ impl Lease {
 
     /// Gives it back; the kernel has it when this returns.
     pub fn release(self) {
-        let service = self.file.service();
-        if !Service::is_forgotten() {
-            service.with_descriptors(|| service.leases.give_back(self.id));
-        }
+        drop(self);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (id, file) = (self.id, Arc::clone(&self.file));
-        // The file travels along: its descriptor must not be another's when the lease is looked for.
-        self.file.service().later(move || file.service().leases.give_back(id));
+        let service = self.file.service();
+        service.finish(|| service.leases.give_back(self.id));
     }
 }

@@ -26,7 +26,7 @@ mod sys;
 mod window;
 
 pub use area::{Prot, Sharing, VmaArea};
-pub use file::{AccessMode, FileHandle, FileInfo, file_info};
+pub use file::{AccessMode, FileHandle, FileInfo, descriptor_appends, file_info};
 pub use fork::at_fork;
 pub use lease::{Lease, LeaseId, LeaseReason, LeaseRefused};
 pub use native::{Mapped, NativeCalls};

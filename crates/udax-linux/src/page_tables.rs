@@ -5,8 +5,9 @@
 
 use crate::area::Sharing;
 use crate::runs::{Run, RunState};
-use crate::space::{LinuxSpace, RUN_LIMIT};
+use crate::space::LinuxSpace;
 use crate::stats::add;
+use crate::sys::mem;
 use crate::window;
 use udax_core::{
     AddressSpace, Frame, InstallError, Order, PageIndex, PageRange, Pmd, PrivateCopies, Rights,
@@ -17,11 +18,16 @@ impl AddressSpace for LinuxSpace {
     fn pmd(&self, index: PageIndex) -> Pmd {
         let held = self.hold();
         let unit = PageRange::unit(index, Order::Pmd);
-        if !held.state.area.pages.covers(unit) {
+        let area = held.state.area;
+        if !area.pages.covers(unit) || !area.address_of(unit.start).is_multiple_of(mem::HUGE) {
+            // Never one 2 MiB translation.
             return Pmd::Table;
         }
         match held.state.runs.all(unit).as_slice() {
             [Run { state: RunState::Trap, .. }] => Pmd::None,
+            [Run { state: RunState::Zero, .. }] if held.state.split.contains(&unit.start) => {
+                Pmd::Table
+            }
             [Run { state: RunState::Zero, .. }] => Pmd::HugeReadOnly,
             // Somebody has made it plain since the fault: there is nothing to do.
             [Run { state: RunState::Plain, .. }] => Pmd::HugeWritable,
@@ -54,10 +60,6 @@ impl AddressSpace for LinuxSpace {
             .map(|run| run.pages)
             .collect();
         let service = self.service();
-        if service.runs() > RUN_LIMIT {
-            self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Trap, RunState::Zero]);
-            return Ok(());
-        }
         service.with_descriptors(|| {
             for piece in traps {
                 match window::open(service, &state.area, piece) {
@@ -87,7 +89,11 @@ impl AddressSpace for LinuxSpace {
         WriteTracking::Native
     }
 
-    fn split_pmd(&self, _index: PageIndex) {
-        // Traps and windows are cut where they are replaced; the kernel splits its zero page itself.
+    fn split_pmd(&self, index: PageIndex) {
+        // Windows are cut where they are replaced, and the kernel splits its zero page itself: only the answer of `pmd` changes.
+        let unit = index.align_down(Order::Pmd);
+        if self.pmd(index) == Pmd::HugeReadOnly {
+            self.hold().state.split.insert(unit);
+        }
     }
 }

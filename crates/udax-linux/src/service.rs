@@ -1,9 +1,11 @@
-//! The service: four threads with a descriptor table of their own, which the program neither sees nor disturbs.
+//! The service: five threads with a descriptor table of their own, which the program neither sees nor disturbs.
 //!
 //! - `udax-fault` reads the userfaultfd and has faults handled;
 //! - `udax-lease` waits for leases to be broken;
 //! - `udax-map` does nothing but mremap, which waits until somebody has read the event of it, and takes no lock meanwhile;
-//! - `udax-call` does what program threads need a descriptor for.
+//! - `udax-call` does what program threads need a descriptor for, and what never waits for a lock of the file's;
+//! - `udax-file` does what may: a write(2) holds the lock of its file while it faults on its buffer, so nothing that a fault
+//!   depends on may stand in line behind such a call.
 //!
 //! All of them block every signal, except the two that the C library needs in every thread.
 
@@ -175,6 +177,7 @@ pub struct Service {
     handler: Arc<dyn Handler>,
     to_mapper: Mailbox,
     to_caller: Mailbox,
+    to_file: Mailbox,
     /// Faults that were read and not yet handled.
     queue: Mutex<VecDeque<FaultEvent>>,
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
@@ -211,6 +214,7 @@ impl Service {
             handler,
             to_mapper: Mailbox::new(),
             to_caller: Mailbox::new(),
+            to_file: Mailbox::new(),
             queue: Mutex::new(VecDeque::new()),
             moving: Mutex::new(()),
             stats: Stats::default(),
@@ -242,17 +246,33 @@ impl Service {
         self.to_caller.call(work)
     }
 
-    /// Has `work` done where the service's descriptors are, some time; for destructors.
-    pub(crate) fn later(&self, work: impl FnOnce() + Send + 'static) {
-        if Self::is_forgotten() {
-            return;
-        }
+    /// The same for work that may wait for a lock of a file in the kernel (seeks for holes, truncation, allocation, syncs, writes).
+    /// Not for the fault thread, nor for anybody who holds what it waits for.
+    ///
+    /// # Panics
+    /// As [`with_descriptors`](Self::with_descriptors).
+    pub fn with_files<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         if self.is_seated() {
-            work();
-            return;
+            return work();
         }
+        assert!(!Self::is_forgotten(), "a child of fork has no service");
         let _quiet = SignalsBlocked::new();
-        self.to_caller.post(Box::new(work));
+        self.to_file.call(work)
+    }
+
+    /// Has such work done by `udax-file`, and does not wait for it: this is for the fault thread.
+    pub fn post_file_work(&self, work: impl FnOnce() + Send + 'static) {
+        if !Self::is_forgotten() {
+            self.to_file.post(Box::new(work));
+        }
+    }
+
+    /// For destructors: as [`with_descriptors`](Self::with_descriptors), and nothing in a child of fork. It waits, since what the
+    /// kernel does at a last close is for the program to see (flock(2)).
+    pub(crate) fn finish<R: Send>(&self, work: impl FnOnce() -> R + Send) {
+        if !Self::is_forgotten() {
+            self.with_descriptors(work);
+        }
     }
 
     /// Makes threads that wait at `length_bytes` from `address` on try again. Any thread.
@@ -409,6 +429,7 @@ impl Service {
             Role::Lease => self.serve_leases(),
             Role::Map => serve(&self.to_mapper),
             Role::Call => serve(&self.to_caller),
+            Role::File => serve(&self.to_file),
         }));
         let Err(payload) = outcome;
         let why = payload
@@ -434,6 +455,7 @@ pub(crate) enum Role {
     Lease,
     Map,
     Call,
+    File,
 }
 
 impl Role {
@@ -443,6 +465,7 @@ impl Role {
             Self::Lease => "lease",
             Self::Map => "map",
             Self::Call => "call",
+            Self::File => "file",
         }
     }
 }

@@ -17,14 +17,11 @@ use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
 use crate::sys::{fd, mem, pagemap, uffd};
 use crate::window::{self, Failure};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
-
-/// Runs that a process may have before VMAs go plain as a whole. Each costs up to two mappings of the kernel's, of which a
-/// process may have 65,530 by default.
-pub(crate) const RUN_LIMIT: u64 = 20_000;
 
 /// Whether [`LinuxSpace::serve_in_place`] was enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +36,14 @@ pub enum InPlace {
 pub struct LinuxSpace {
     file: Arc<FileHandle>,
     state: Mutex<State>,
+    overflowed: AtomicBool,
 }
 
 pub(crate) struct State {
     pub(crate) area: VmaArea,
     pub(crate) runs: Runs,
+    /// The 2 MiB units (by first page) of zero runs to which 4 KiB faults are to come.
+    pub(crate) split: BTreeSet<PageIndex>,
     /// What the service's count includes for this space.
     counted: u64,
 }
@@ -71,9 +71,9 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State { area, runs, counted: 0 };
+        let mut state = State { area, runs, split: BTreeSet::new(), counted: 0 };
         state.recount(file.service());
-        Self { file, state: Mutex::new(state) }
+        Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -95,6 +95,12 @@ impl LinuxSpace {
     #[must_use]
     pub const fn file(&self) -> &Arc<FileHandle> {
         &self.file
+    }
+
+    /// Whether more was made plain than was asked for, because the kernel refused the part alone; it is told once. Whoever knows which
+    /// other mappings of the file show zeros has to see to those.
+    pub fn take_overflow(&self) -> bool {
+        self.overflowed.swap(false, Ordering::Relaxed)
     }
 
     /// Every run, in order; neighbours in the same state are one.
@@ -249,17 +255,14 @@ impl LinuxSpace {
     ) {
         let service = self.service();
         let pages = state.area.pages;
-        let mut range = range.intersect(pages);
+        let range = range.intersect(pages);
         if state.runs.in_range(range).all(|run| !states.contains(&run.state)) {
             return;
-        }
-        let mut states = states;
-        if service.runs() > RUN_LIMIT {
-            (range, states) = (pages, &[RunState::Trap, RunState::Zero]);
         }
         service.with_descriptors(|| {
             let first = self.plain_in(state, range, copies, states);
             if first.is_err() {
+                self.overflowed.store(true, Ordering::Relaxed);
                 let everything = &[RunState::Trap, RunState::Zero];
                 if let Err(errno) = self.plain_in(state, pages, copies, everything) {
                     die(&format!("mapping the file again failed: {errno}"));

@@ -48,7 +48,7 @@ fn start_others(handler: Arc<dyn Handler>, table: Table) -> Answer {
     })?;
     let lease_thread = hear_id.recv().map_err(|_| StartError::Thread(Errno::AGAIN))?;
     let service = Arc::new(Service::new(handler, table, lease_thread));
-    for role in [Role::Map, Role::Call] {
+    for role in [Role::Map, Role::Call, Role::File] {
         let service = Arc::clone(&service);
         spawn(role, move || service.run(role))?;
     }

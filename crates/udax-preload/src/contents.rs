@@ -4,7 +4,7 @@
 //! thread is cancelled in the call, unwinding lets go of it.
 
 use crate::errno::Kept;
-use crate::{peek, real, state, vectors};
+use crate::{descriptors, peek, real, state, vectors};
 use libc::{c_int, c_long, c_uint, c_void, iovec, loff_t, off_t, size_t, ssize_t};
 use udax::program::{FileCall, Program, WriteAt};
 
@@ -46,7 +46,24 @@ pub(crate) fn hold(fd: c_int, place: Place, length: u64) -> Option<FileCall> {
         let program = state::program()?;
         return Some(state::or_abort(|| program.writing(fd, WriteAt::FilePosition, length)));
     }
-    state::ask(|program| announce(program, fd, place, length))
+    state::ask(|program| {
+        if descriptors::may_be_memory(fd) {
+            store_by_proc(program, fd, place, length);
+        }
+        announce(program, fd, place, length)
+    })
+}
+
+/// A write to `/proc/self/mem` stores into memory, but the kernel lets no fault of it wait: the memory must be plain before.
+fn store_by_proc(program: &'static Program, fd: c_int, place: Place, length: u64) {
+    let at = match place {
+        Place::At(at) => at,
+        // SAFETY: no pointer is passed.
+        Place::Position | Place::End => unsafe { libc::lseek(fd, 0, libc::SEEK_CUR) },
+    };
+    if let (Ok(at), Ok(length)) = (usize::try_from(at), usize::try_from(length)) {
+        program.make_plain(at, length);
+    }
 }
 
 fn announce(program: &'static Program, fd: c_int, place: Place, length: u64) -> FileCall {

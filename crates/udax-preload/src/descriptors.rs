@@ -3,6 +3,9 @@
 
 use crate::{real, state};
 use libc::{c_int, c_long, c_uint};
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Says that the file behind `fd` may be written unseen.
 pub(crate) fn share(fd: c_int) {
@@ -12,9 +15,9 @@ pub(crate) fn share(fd: c_int) {
 /// The standard streams' descriptors: libc writes them from within, where no interposer sees it.
 const STANDARD: std::ops::RangeInclusive<c_int> = 0..=2;
 
-/// Which file a descriptor is open on.
+/// Which regular file a descriptor is open on.
 fn identity(fd: c_int) -> Option<(libc::dev_t, libc::ino_t)> {
-    let mut about = std::mem::MaybeUninit::<libc::stat>::uninit();
+    let mut about = MaybeUninit::<libc::stat>::uninit();
     // SAFETY: fstat fills the structure that it is given.
     let answer = unsafe { libc::fstat(fd, about.as_mut_ptr()) };
     if answer != 0 {
@@ -23,6 +26,20 @@ fn identity(fd: c_int) -> Option<(libc::dev_t, libc::ino_t)> {
     // SAFETY: filled, as the call succeeded.
     let about = unsafe { about.assume_init() };
     (about.st_mode & libc::S_IFMT == libc::S_IFREG).then_some((about.st_dev, about.st_ino))
+}
+
+/// The device number of /proc, or 0.
+fn proc_device() -> libc::dev_t {
+    static DEVICE: OnceLock<libc::dev_t> = OnceLock::new();
+    *DEVICE.get_or_init(|| {
+        std::fs::metadata("/proc/self/mem")
+            .map_or(0, |about| std::os::unix::fs::MetadataExt::dev(&about))
+    })
+}
+
+/// Whether the descriptor may be of `/proc/PID/mem`.
+pub(crate) fn may_be_memory(fd: c_int) -> bool {
+    identity(fd).is_some_and(|(device, _)| device == proc_device())
 }
 
 /// Before a file is mapped: if a standard stream may write it, it is shared.
@@ -105,6 +122,18 @@ fn ends_proof(command: c_int) -> bool {
     )
 }
 
+/// The program has used leases itself: what the kernel shows of them is the program's.
+static OWN_LEASES: AtomicBool = AtomicBool::new(false);
+
+/// The flags of a descriptor as the program knows them: the kernel sets `O_ASYNC` on a regular file for a lease, and for nothing else.
+fn own_flags(fd: c_int, flags: c_int) -> c_int {
+    let foreign = flags != -1
+        && flags & libc::O_ASYNC != 0
+        && !OWN_LEASES.load(Ordering::Relaxed)
+        && identity(fd).is_some();
+    if foreign { flags & !libc::O_ASYNC } else { flags }
+}
+
 /// fcntl(2). A cancellation point.
 ///
 /// # Safety
@@ -114,10 +143,14 @@ pub(crate) unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument
     if ends_proof(command) {
         share(fd);
     }
+    if command == libc::F_SETLEASE {
+        OWN_LEASES.store(true, Ordering::Relaxed);
+    }
     // SAFETY: the program's own arguments.
     let answer = unsafe { real::fcntl(fd, command, argument) };
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => duplicated(answer),
+        libc::F_GETFL => own_flags(fd, answer),
         _ => answer,
     }
 }

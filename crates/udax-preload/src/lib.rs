@@ -18,6 +18,7 @@ mod asynchronous;
 mod contents;
 mod descriptors;
 mod errno;
+mod execute;
 mod init;
 mod layout;
 mod locking;

@@ -14,11 +14,12 @@ fn map(
 ) -> Result<usize, Errno> {
     let of_file = flags & libc::MAP_ANONYMOUS == 0;
     let may_replace = flags & libc::MAP_FIXED != 0 && state::any_file_mapped();
-    if of_file {
+    if of_file && offset >= 0 {
         state::file_is_mapped();
         descriptors::share_if_standard_stream(fd);
     }
-    let answer = if of_file || may_replace {
+    // The kernel has its own words for an offset below zero.
+    let answer = if (of_file && offset >= 0) || may_replace {
         state::ask(|program| program.mmap(at, length, prot, flags, fd, offset))
     } else {
         None

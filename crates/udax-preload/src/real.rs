@@ -19,7 +19,7 @@ pub(crate) struct Symbol {
 }
 
 impl Symbol {
-    const fn new(name: &'static CStr) -> Self {
+    pub(crate) const fn new(name: &'static CStr) -> Self {
         Self { name, address: AtomicPtr::new(ptr::null_mut()) }
     }
 
@@ -61,9 +61,12 @@ macro_rules! real {
 
         /// Looks all of them up.
         pub(crate) fn resolve() {
-            for symbol in [$(&$symbol,)* &VFORK, &DPRINTF, &DPRINTF_CHK, &EXIT] {
+            for symbol in [
+                $(&$symbol,)* &VFORK, &DPRINTF, &DPRINTF_CHK,  &EXIT
+            ] {
                 symbol.address();
             }
+            crate::execute::resolve();
         }
     };
 }

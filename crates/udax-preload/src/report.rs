@@ -19,6 +19,11 @@ fn this_process() -> c_int {
     unsafe { libc::getpid() }
 }
 
+/// Whether this process is the one that the library was loaded in, and not the child of a vfork that shares its memory.
+pub(crate) fn is_own_process() -> bool {
+    PROCESS.get() == Some(&this_process())
+}
+
 /// Takes note of what is asked for. `1` means standard error; any other number as well, but from processes other than that one only
 /// if they have mapped a file; anything else is the path of a file to add a line of JSON to.
 pub(crate) fn prepare(wanted: Option<OsString>) {
@@ -30,7 +35,7 @@ pub(crate) fn prepare(wanted: Option<OsString>) {
 
 /// At the end of the process: the last check of what is mapped, and the report. Once.
 pub(crate) fn at_end() {
-    if PROCESS.get() != Some(&this_process()) || REPORTED.swap(true, Ordering::Relaxed) {
+    if !is_own_process() || REPORTED.swap(true, Ordering::Relaxed) {
         return;
     }
     state::ask(|program| {

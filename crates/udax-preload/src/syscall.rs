@@ -194,6 +194,10 @@ fn descriptor_call(call: Call) -> Option<c_long> {
 
 fn process_call(call: Call) -> Option<c_long> {
     Some(match call.number {
+        libc::SYS_execve | libc::SYS_execveat => {
+            crate::execute::before_exec();
+            call.pass()
+        }
         #[cfg(target_arch = "x86_64")]
         libc::SYS_fork => process::around_fork(|| call.pass()),
         #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,6 @@
-//! Functions that cannot be wrapped: `vfork` returns twice into the same frame, and `dprintf` has arguments that only its format
-//! tells. Each is entered, lets us have our say, and goes on to libc's own as if it had been called directly.
+//! Functions that cannot be wrapped: `vfork` returns twice into the same frame, and `dprintf` and the `execl` family have arguments
+//! of which only their format or their end tells. Each is entered, lets us have our say, and goes on to libc's own as if it had been
+//! called directly.
 
 use crate::real::{DPRINTF, DPRINTF_CHK, Symbol, VFORK};
 use crate::{errno::Kept, spawn, state, stdio};
@@ -7,7 +8,7 @@ use libc::{c_int, c_void, pid_t};
 use std::arch::naked_asm;
 
 /// libc's own function; there is no libc without it.
-fn target(symbol: &'static Symbol) -> *mut c_void {
+pub(crate) fn target(symbol: &'static Symbol) -> *mut c_void {
     state::or_abort(|| symbol.address().expect("libc has this function"))
 }
 
@@ -130,6 +131,8 @@ macro_rules! any_arguments {
         );
     };
 }
+
+pub(crate) use any_arguments;
 
 /// vfork(2).
 ///

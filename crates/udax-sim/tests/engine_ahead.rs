@@ -44,7 +44,10 @@ fn a_run_ends_where_an_entry_is_and_leaves_nothing_behind_it() {
     assert_eq!(other.load(9), Ok(0));
     let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 100);
     assert_eq!(vma.load(3), Ok(0));
-    assert_eq!((rig.state(5), rig.state(6), rig.state(7)), ("pZ".into(), "none".into(), "none".into()));
+    assert_eq!(
+        (rig.state(5), rig.state(6), rig.state(7)),
+        ("pZ".into(), "none".into(), "none".into())
+    );
     assert_eq!(vma.load(7), Ok(0));
     assert_eq!((rig.state(8), rig.state(10)), ("pZ".into(), "none".into()));
     assert_eq!(vma.load(6), Ok(6), "storage among holes is mapped as storage");

@@ -3,10 +3,11 @@
 
 mod common;
 
+use common::threads::await_sleepers;
 use common::{Call, Mapped, Rig, page, pages};
 use std::sync::{Arc, Mutex};
 use udax_core::{Access, FaultResult, Intent, IoError, PrivateCopies, Served, TraceEvent};
-use udax_sim::{FsCall, Plan, Target};
+use udax_sim::{FsCall, MediaCall, Plan, Target};
 
 const PAGE: u64 = 3;
 
@@ -70,7 +71,10 @@ fn check_pte(before: &str, wanted: &str) {
         assert_eq!(scene.translation(PAGE), None);
     }
     if before.starts_with('h') && wanted.starts_with('p') {
-        assert_eq!((rig.state(0), rig.state(511), rig.mapping.entries()), ("none".into(), "none".into(), 1));
+        assert_eq!(
+            (rig.state(0), rig.state(511), rig.mapping.entries()),
+            ("none".into(), "none".into(), 1)
+        );
     }
     rig.check_invariants();
 }
@@ -146,7 +150,11 @@ fn table_3_pmd_small_entries_anywhere_in_the_range_refuse() {
                 .into_iter()
                 .filter(|call| matches!(call, Call::Begin(..)))
                 .collect();
-            assert_eq!(asked, [Call::Begin(pages(300, 1), Intent::Read)], "it stops before it asks");
+            assert_eq!(
+                asked,
+                [Call::Begin(pages(300, 1), Intent::Read)],
+                "it stops before it asks"
+            );
             assert_eq!(rig.state(index).trim_end_matches("[D]"), kind);
             rig.check_invariants();
         }
@@ -189,7 +197,10 @@ fn downgrade_locks_then_unmaps_then_swaps() {
         if when == 0 { rig.hooks.before(unmap, look) } else { rig.hooks.after(unmap, look) }
     }
     assert_eq!(small.load(PAGE), Ok(0));
-    assert_eq!(*seen.lock().expect("one thread"), [("hZ".to_owned(), true), ("hZ".to_owned(), true)]);
+    assert_eq!(
+        *seen.lock().expect("one thread"),
+        [("hZ".to_owned(), true), ("hZ".to_owned(), true)]
+    );
     assert!(larges.iter().all(|vma| vma.translation(PAGE).is_none()));
     assert_eq!(private.translation(9).map(|one| one.target), Some(Target::PrivateCopy));
     assert_eq!((rig.state(PAGE), rig.mapping.entries()), ("pZ".into(), 1));
@@ -211,9 +222,7 @@ fn pitfall_015_the_decision_to_downgrade_is_made_anew_after_each_wait() {
         move || {
             let loader = std::thread::spawn(move || small.load(PAGE));
             *slot.lock().expect("nobody panics") = Some(loader);
-            while waiting.mapping.sleepers(page(0)) == 0 {
-                std::thread::yield_now();
-            }
+            await_sleepers(&waiting, 0, 1);
         },
     );
     large.store(0, 1).expect("there is space");
@@ -221,4 +230,32 @@ fn pitfall_015_the_decision_to_downgrade_is_made_anew_after_each_wait() {
     assert_eq!(loader.join().expect("it ends"), Ok(0));
     assert_eq!((rig.state(PAGE), rig.state(0)), ("hM[D]".into(), "hM[D]".into()));
     rig.check_invariants();
+}
+
+/// No error path keeps a lock (W7): after each failure that can be planned, the next fault gets through.
+#[test]
+fn every_failed_fault_and_sync_leaves_its_entry_unlocked() {
+    const EIO: IoError = IoError::from_errno(5);
+    let rig = Rig::new(1024);
+    rig.fill(pages(0, 512), 1);
+    let vma = rig.small(pages(0, 1024));
+    for call in [FsCall::BeginRead, FsCall::BeginWrite, FsCall::End] {
+        rig.file.fail(call, Plan::ONCE, EIO);
+        let _ = vma.fault(1, Access::Read);
+        let _ = vma.fault(1, Access::Write);
+        rig.check_invariants();
+    }
+    for call in [MediaCall::DirectAccess, MediaCall::Flush] {
+        rig.media.fail(call, Plan::ONCE, EIO);
+        assert!(rig.mapping.sync(pages(0, 1024)).is_err(), "{call:?}");
+        assert_eq!(rig.state(1), "pM[D]", "what was not flushed is still dirty");
+        rig.check_invariants();
+        rig.mapping.sync(pages(0, 1024)).expect("nothing fails now");
+        vma.store(1, 2).expect("there is storage");
+    }
+    rig.machine.fail_table_allocation(Plan::ONCE);
+    let other = rig.small(pages(0, 1024));
+    assert_eq!(other.fault(2, Access::Write).served, Served::OutOfMemory);
+    rig.check_invariants();
+    assert_eq!(other.load(2), Ok(1));
 }

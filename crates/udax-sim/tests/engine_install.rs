@@ -170,7 +170,10 @@ fn section_4_1_a_small_fault_under_a_2_mib_entry_marks_all_of_it() {
     let off = rig.map(spec);
     off.store(77, 2).expect("there is storage");
     assert_eq!((rig.state(0), rig.mapping.entries()), ("hM[D]".into(), 1));
-    assert_eq!((large.load(77), off.translation(77).map(|one| one.order)), (Ok(2), Some(Order::Pte)));
+    assert_eq!(
+        (large.load(77), off.translation(77).map(|one| one.order)),
+        (Ok(2), Some(Order::Pte))
+    );
     rig.check_invariants();
     rig.mapping.sync(pages(77, 1)).expect("nothing fails");
     assert!(off.translation(77).is_some_and(|one| !one.writable));

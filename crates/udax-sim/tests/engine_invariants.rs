@@ -3,6 +3,7 @@
 
 mod common;
 
+use common::threads::await_sleepers;
 use common::{Call, Mapped, Rig, Spec, page, pages};
 use std::sync::{Arc, Mutex};
 use udax_core::{Access, Entry, IoError, Kind, Order, Rights, Served, TraceEvent};
@@ -48,9 +49,7 @@ fn i2_a_locked_entry_is_changed_by_its_holder_only() {
                 });
                 started.lock().expect("nobody panics").push(thread);
             }
-            while looker.mapping.sleepers(page(3)) < 2 {
-                std::thread::yield_now();
-            }
+            await_sleepers(&looker, 3, 2);
             assert_eq!(looker.entry(3).map(|report| report.entry), Some(before.locked()));
         },
     );
@@ -67,7 +66,8 @@ fn i3_faults_never_change_a_mapped_entry() {
     for start in ["pM", "hM"] {
         let rig = Rig::new(1024);
         let (small, large) = (rig.small(pages(0, 1024)), rig.shared(pages(0, 1024)));
-        let off = rig.map(Spec { congruence: Congruence::OffBy(5), ..Spec::shared(pages(0, 1024)) });
+        let off =
+            rig.map(Spec { congruence: Congruence::OffBy(5), ..Spec::shared(pages(0, 1024)) });
         let private = rig.private(pages(0, 1024));
         if start == "pM" { &small } else { &large }.store(3, 1).expect("there is space");
         let before = rig.entry(3).expect("it is there").entry;
@@ -101,9 +101,8 @@ fn i4_no_upgrade_and_no_split() {
     assert_eq!((rig.state(800), rig.state(512)), ("hM[D]".into(), "hM[D]".into()));
     let _ = rig.media.take_log();
     rig.mapping.sync(pages(800, 1)).expect("nothing fails");
-    let flushed = rig.media.take_log().iter().find_map(|event| match event {
-        MediaEvent::Flush(frames) => Some(frames.count),
-        _ => None,
+    let flushed = rig.media.take_log().iter().find_map(|event| {
+        if let MediaEvent::Flush(frames) = event { Some(frames.count) } else { None }
     });
     assert_eq!((flushed, rig.state(700)), (Some(512), "hM".into()));
     rig.check_invariants();
@@ -259,9 +258,7 @@ fn i10_a_sleeper_sleeps_for_a_locked_entry_under_its_first_page() {
         move || {
             let loader = std::thread::spawn(move || waiter.load(300));
             *slot.lock().expect("nobody panics") = Some(loader);
-            while looker.mapping.sleepers(page(0)) == 0 {
-                std::thread::yield_now();
-            }
+            await_sleepers(&looker, 0, 1);
             assert_eq!(looker.mapping.sleepers(page(300)), 0);
             assert!(looker.entry(300).is_some_and(|report| report.entry.is_locked()));
         },
@@ -304,9 +301,8 @@ fn i12_a_fault_works_with_the_entry_that_is_in_the_index() {
     let entry: Entry = rig.entry(3).expect("it is there").entry;
     rig.trace.take();
     assert_eq!(small.load(4), Ok(0));
-    let told = rig.trace.take().iter().find_map(|event| match event {
-        TraceEvent::InsertMapping { entry, .. } => Some(*entry),
-        _ => None,
+    let told = rig.trace.take().iter().find_map(|event| {
+        if let TraceEvent::InsertMapping { entry, .. } = event { Some(*entry) } else { None }
     });
     assert_eq!(told.map(Entry::unlocked), Some(entry));
     assert_eq!(entry.order(), Order::Pmd);
@@ -326,71 +322,102 @@ fn world_of_vmas(rig: &Rig, size: u64) -> Vec<Arc<Mapped>> {
     ]
 }
 
-fn random_history(seed: u64) {
-    let size = 1200;
-    let rig = Rig::new(size);
-    let mut prng = Prng::new(seed);
-    match prng.below(4) {
-        0 => rig.fs.set_placement(Placement::Fragmented { longest_run: 5 }),
-        1 => rig.fs.set_placement(Placement::Misaligned),
-        _ => {}
+/// A file with all sorts of VMAs, and the byte array that says what it must hold.
+struct History {
+    rig: Arc<Rig>,
+    vmas: Vec<Arc<Mapped>>,
+    private: Arc<Mapped>,
+    model: FileModel,
+    prng: Prng,
+}
+
+const HISTORY_PAGES: u64 = 1200;
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let rig = Rig::new(HISTORY_PAGES);
+        let mut prng = Prng::new(seed);
+        match prng.below(4) {
+            0 => rig.fs.set_placement(Placement::Fragmented { longest_run: 5 }),
+            1 => rig.fs.set_placement(Placement::Misaligned),
+            _ => {}
+        }
+        let vmas = world_of_vmas(&rig, HISTORY_PAGES);
+        let private = rig.map(Spec { ahead: 3, ..Spec::private(pages(0, HISTORY_PAGES)) });
+        Self { rig, vmas, private, model: FileModel::new(HISTORY_PAGES * PAGE_BYTES), prng }
     }
-    let mut model = FileModel::new(size * PAGE_BYTES);
-    let vmas = world_of_vmas(&rig, size);
-    let private = rig.map(Spec { ahead: 3, ..Spec::private(pages(0, size)) });
-    for step in 0..60 {
-        let vma = &vmas[usize::try_from(prng.below(4)).expect("small")];
-        let area = vma.vma.pages;
-        // Mostly a few pages, so that they meet.
-        let near = [0, 1, 511, 512, 513, 600, 1023, 1024][usize::try_from(prng.below(8)).expect("small")];
-        let index = if prng.chance(1, 4) { prng.below(size) } else { near };
-        let index = index.clamp(area.start.0, area.end.0 - 1);
-        let in_file = index * PAGE_BYTES < model.size();
-        let mut byte = [0];
-        match prng.below(10) {
+
+    /// A page of `area`; mostly one of a few, so that they meet.
+    fn page_in(&mut self, area: udax_core::PageRange) -> u64 {
+        let near = [0, 1, 511, 512, 513, 600, 1023, 1024][self.place(8)];
+        let index = if self.prng.chance(1, 4) { self.prng.below(HISTORY_PAGES) } else { near };
+        index.clamp(area.start.0, area.end.0 - 1)
+    }
+
+    fn place(&mut self, count: u64) -> usize {
+        usize::try_from(self.prng.below(count)).expect("small")
+    }
+
+    fn step(&mut self, step: u8) {
+        let which = self.place(4);
+        let vma = Arc::clone(&self.vmas[which]);
+        let index = self.page_in(vma.vma.pages);
+        let in_file = index * PAGE_BYTES < self.model.size();
+        match self.prng.below(10) {
             0..=2 if in_file => {
-                model.load(index * PAGE_BYTES, &mut byte);
-                assert_eq!(vma.load(index), Ok(byte[0]), "seed {seed} step {step} page {index}");
+                let mut byte = [0];
+                self.model.load(index * PAGE_BYTES, &mut byte);
+                assert_eq!(vma.load(index), Ok(byte[0]), "page {index}");
             }
             3..=4 if in_file => {
-                byte = [u8::try_from(prng.below(255)).expect("small")];
-                vma.store(index, byte[0]).expect("there is space");
-                model.store(index * PAGE_BYTES, &byte);
+                vma.store(index, step).expect("there is space");
+                self.model.store(index * PAGE_BYTES, &[step]);
             }
             5 => {
-                let (at, length) = (index * PAGE_BYTES + prng.below(5000), 1 + prng.below(9000));
-                rig.mapping.punch_hole(at, length).expect("nothing fails");
-                model.punch(at, length);
+                let at = index * PAGE_BYTES + self.prng.below(5000);
+                let length = 1 + self.prng.below(9000);
+                self.rig.mapping.punch_hole(at, length).expect("nothing fails");
+                self.model.punch(at, length);
             }
             6 => {
-                let (at, length) = (index * PAGE_BYTES + prng.below(5000), prng.below(9000));
-                let bytes = vec![u8::try_from(step).expect("small"); usize::try_from(length).expect("small")];
-                if at + length <= model.size() {
-                    assert_eq!(rig.mapping.write(at, &bytes), Ok(bytes.len()));
-                    model.write(at, &bytes);
+                let at = index * PAGE_BYTES + self.prng.below(5000);
+                let bytes = vec![step; self.place(9000)];
+                if at + bytes.len() as u64 <= self.model.size() {
+                    assert_eq!(self.rig.mapping.write(at, &bytes), Ok(bytes.len()));
+                    self.model.write(at, &bytes);
                 }
             }
             7 => {
-                let bytes = if prng.chance(1, 2) { size * PAGE_BYTES } else { index * PAGE_BYTES + prng.below(5000) };
-                let bytes = bytes.min(size * PAGE_BYTES);
-                rig.mapping.truncate(bytes).expect("nothing fails");
-                model.set_size(bytes);
+                let whole = HISTORY_PAGES * PAGE_BYTES;
+                let some = (index * PAGE_BYTES + self.prng.below(5000)).min(whole);
+                let bytes = if self.prng.chance(1, 2) { whole } else { some };
+                self.rig.mapping.truncate(bytes).expect("nothing fails");
+                self.model.set_size(bytes);
             }
             8 => {
-                rig.mapping.sync(pages(index, 1 + prng.below(600))).expect("nothing fails");
+                let range = pages(index, 1 + self.prng.below(600));
+                self.rig.mapping.sync(range).expect("nothing fails");
             }
             _ if in_file => {
-                private.store(index, 1).expect("there is memory");
-                rig.mapping.invalidate(pages(index, 1 + prng.below(20)));
+                self.private.store(index, 1).expect("there is memory");
+                self.rig.mapping.invalidate(pages(index, 1 + self.prng.below(20)));
             }
             _ => {}
         }
-        let broken = rig.broken_invariants();
+    }
+}
+
+fn random_history(seed: u64) {
+    let mut history = History::new(seed);
+    for step in 1..=60 {
+        history.step(step);
+        let broken = history.rig.broken_invariants();
         assert!(broken.is_empty(), "seed {seed} step {step}:\n{}", broken.join("\n"));
     }
-    assert!(rig.file.contents() == model.contents(), "seed {seed}");
-    rig.mapping.sync(pages(0, size)).expect("nothing fails");
-    assert!(rig.file.contents_after_crash(Evicted::Nothing) == model.contents(), "seed {seed}");
+    let wanted = history.model.contents();
+    assert!(history.rig.file.contents() == wanted, "seed {seed}");
+    history.rig.mapping.sync(pages(0, HISTORY_PAGES)).expect("nothing fails");
+    assert!(history.rig.file.contents_after_crash(Evicted::Nothing) == wanted, "seed {seed}");
 }
 
 #[test]

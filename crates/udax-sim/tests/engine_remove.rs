@@ -6,6 +6,7 @@ use common::{Call, Rig, Spec, page, pages};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 use udax_core::{Access, FrameRange, IoError, PrivateCopies, Served};
 use udax_sim::{AccessError, Congruence, Evicted, FsCall, Plan, Target};
 
@@ -17,7 +18,9 @@ fn start_until(
     is_so: impl Fn() -> bool,
 ) -> std::thread::JoinHandle<()> {
     let thread = std::thread::spawn(body);
+    let begin = Instant::now();
     while !thread.is_finished() && !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "neither comes to be");
         std::thread::yield_now();
     }
     thread
@@ -99,7 +102,8 @@ fn section_7_1_a_partial_range_removes_the_whole_2_mib_entry() {
         let rig = Rig::new(1024);
         rig.fill(pages(0, 512), 5);
         let large = rig.shared(pages(0, 1024));
-        let off = rig.map(Spec { congruence: Congruence::OffBy(1), ..Spec::shared(pages(0, 1024)) });
+        let off =
+            rig.map(Spec { congruence: Congruence::OffBy(1), ..Spec::shared(pages(0, 1024)) });
         assert_eq!((large.load(0), off.load(10), off.load(20)), (Ok(5), Ok(5), Ok(5)));
         assert_eq!(rig.state(10), "hM");
         match how {
@@ -225,9 +229,16 @@ fn section_7_2_punch_frees_when_nothing_shows_the_storage_any_more() {
 /// Every way in which a punched range can lie in pages: whole pages become holes, the edges zeros, nothing else changes.
 #[test]
 fn a_punch_of_any_bytes_makes_those_zero_and_no_others() {
-    for (offset, length) in
-        [(100, 50), (0, 50), (4000, 96), (100, 4096), (4095, 2), (1, 12000), (4096, 8192), (8191, 1)]
-    {
+    for (offset, length) in [
+        (100, 50),
+        (0, 50),
+        (4000, 96),
+        (100, 4096),
+        (4095, 2),
+        (1, 12000),
+        (4096, 8192),
+        (8191, 1),
+    ] {
         let rig = Rig::new(8);
         rig.file.poke(0, &[7; 4 * 4096]);
         let vma = rig.small(pages(0, 8));
@@ -295,10 +306,28 @@ fn section_7_4_punch_waits_for_pins_without_the_fault_lock() {
     };
     let punch = start_until(body, || waits.load(Ordering::SeqCst));
     assert!(!done.load(Ordering::SeqCst), "it waits");
-    assert_eq!(vma.translation(3), None, "unmapped before the wait, so that no new pin can be taken");
+    assert_eq!(
+        vma.translation(3),
+        None,
+        "unmapped before the wait, so that no new pin can be taken"
+    );
     assert_eq!((vma.load(3), vma.load(4)), (Ok(5), Ok(5)), "faults go on meanwhile");
     assert_eq!(rig.file.frame_of(page(3)), Some(frame), "not freed");
+    // A second pin, taken through the mapping that came back meanwhile, counts as well.
+    let other = rig.file.frame_of(page(4)).expect("there is storage");
+    rig.media.pin(other);
+    let again = Arc::new(AtomicBool::new(false));
+    let second = Arc::clone(&again);
+    rig.hooks.before(
+        move |call| *call == Call::WaitUnpinned(other),
+        move || second.store(true, Ordering::SeqCst),
+    );
     rig.media.unpin(frame);
+    while !punch.is_finished() && !again.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    assert!(!done.load(Ordering::SeqCst), "it waits again");
+    rig.media.unpin(other);
     punch.join().expect("it ends: the last unpin wakes it (pitfall 62)");
     assert_eq!((vma.translation(3), vma.translation(4)), (None, None), "looked at afresh");
     assert_eq!((rig.file.frame_of(page(3)), rig.mapping.entries()), (None, 0));
@@ -366,10 +395,8 @@ fn section_7_5_nothing_is_held_while_bytes_are_copied() {
         let vma = rig.small(pages(0, 1024));
         let (other, mapping) = (Arc::clone(&vma), Arc::clone(&rig.mapping));
         rig.hooks.before(
-            move |call| match call {
-                Call::Store(_) => writing,
-                Call::Load(_) => !writing,
-                _ => false,
+            move |call| {
+                if writing { matches!(call, Call::Store(_)) } else { matches!(call, Call::Load(_)) }
             },
             move || {
                 assert!(other.load(3).is_ok());

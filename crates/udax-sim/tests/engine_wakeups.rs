@@ -3,51 +3,12 @@
 
 mod common;
 
-use common::{Call, Mapped, Rig, page, pages};
+use common::threads::{Watched, await_sleepers, watch};
+use common::{Call, Mapped, Rig, Spec, page, pages};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
 use udax_core::{Access, Intent, IoError, Served};
-use udax_sim::{FsCall, MediaCall, Plan, Run, explore};
-
-/// No sleep that a test needs: it only turns a hang into a failure.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// A thread that must end.
-struct Watched {
-    name: &'static str,
-    handle: JoinHandle<()>,
-    ended: Receiver<()>,
-}
-
-fn watch(name: &'static str, body: impl FnOnce() + Send + 'static) -> Watched {
-    let (sender, ended) = channel();
-    let handle = std::thread::spawn(move || {
-        body();
-        let _ = sender.send(());
-    });
-    Watched { name, handle, ended }
-}
-
-impl Watched {
-    #[track_caller]
-    fn ends(self) {
-        if self.ended.recv_timeout(LIMIT).is_err() && !self.handle.is_finished() {
-            panic!("{} sleeps for ever", self.name);
-        }
-        self.handle.join().expect("the thread has not panicked");
-    }
-}
-
-/// Waits until so many threads sleep for the entry that starts at `start`.
-fn await_sleepers(rig: &Rig, start: u64, count: usize) {
-    let begin = Instant::now();
-    while rig.mapping.sleepers(page(start)) < count {
-        assert!(begin.elapsed() < LIMIT, "nobody goes to sleep for the entry at {start:#x}");
-        std::thread::yield_now();
-    }
-}
+use udax_sim::{FsCall, Plan, Run, explore};
 
 /// Starts a load of page `index` that holds its entry until `count` threads sleep for the entry at `start`.
 fn holder(rig: &Arc<Rig>, vma: &Arc<Mapped>, index: u64, start: u64, count: usize) -> Watched {
@@ -65,26 +26,57 @@ fn holder(rig: &Arc<Rig>, vma: &Arc<Mapped>, index: u64, start: u64, count: usiz
     thread
 }
 
-/// S1 and S2, as we have them: what is waited for becomes something else (here: goes away with a removal) while two wait.
-/// In Linux a page took the place of the entry, and its lock that of the entry lock.
+/// A fault that holds the entries of a run, and fails once `count` threads sleep for the one of page 5. In Linux a page took the
+/// place of the entry that others slept for (S1, S2); here the holder takes the entry away.
+fn failing_run(rig: &Arc<Rig>, count: usize) -> Watched {
+    let vma = rig.map(Spec { ahead: 9, ..Spec::shared(pages(0, 1024)).small() });
+    rig.file.fail(FsCall::BeginRead, Plan::ONCE, IoError::from_errno(5));
+    let (waiting, held) = (Arc::clone(rig), channel());
+    rig.hooks.before(
+        |call| matches!(call, Call::Begin(..)),
+        move || {
+            let _ = held.0.send(());
+            await_sleepers(&waiting, 5, count);
+        },
+    );
+    let thread = watch("holder", move || {
+        assert_eq!(vma.fault(0, Access::Read).served, Served::BusError);
+    });
+    held.1.recv().expect("the holder has its entries");
+    thread
+}
+
+fn invalidating(name: &'static str, rig: &Rig) -> Watched {
+    let mapping = Arc::clone(&rig.mapping);
+    watch(name, move || {
+        mapping.invalidate(pages(5, 1));
+    })
+}
+
+/// S1: what one sleeps for goes away without having been unlocked.
 #[test]
-fn s1_s2_an_entry_that_goes_away_wakes_everybody_who_waits() {
+fn s1_an_entry_that_goes_away_wakes_who_sleeps_for_it() {
+    let rig = Rig::new(1024);
+    let first = failing_run(&rig, 1);
+    let second = invalidating("second", &rig);
+    first.ends();
+    second.ends();
+    assert_eq!(rig.state(5), "none");
+    rig.check_invariants();
+}
+
+/// S2: and all of them, as the first one woken finds nothing to unlock or to pass on.
+#[test]
+fn s2_an_entry_that_goes_away_wakes_everybody_who_sleeps_for_it() {
     let rig = Rig::new(1024);
     let vma = rig.small(pages(0, 1024));
-    let first = holder(&rig, &vma, 5, 5, 3);
-    let others: Vec<_> = ["second", "third"]
-        .map(|name| {
-            let vma = rig.small(pages(0, 1024));
-            watch(name, move || assert_eq!(vma.load(5), Ok(0)))
-        })
-        .into();
-    let mapping = Arc::clone(&rig.mapping);
-    let remover = watch("remover", move || {
-        mapping.invalidate(pages(5, 1));
-    });
+    let first = failing_run(&rig, 3);
+    let others = ["second", "third"].map(|name| invalidating(name, &rig));
+    await_sleepers(&rig, 5, 2);
+    let reader = watch("reader", move || assert_eq!(vma.load(5), Ok(0)));
     first.ends();
-    remover.ends();
     others.into_iter().for_each(Watched::ends);
+    reader.ends();
     rig.check_invariants();
 }
 
@@ -92,12 +84,20 @@ fn s1_s2_an_entry_that_goes_away_wakes_everybody_who_waits() {
 fn s1_s2_under_every_schedule() {
     explore(0..300, |run| {
         let rig = Rig::new(1024);
-        for name in ["first", "second", "third"] {
-            let vma = rig.small(pages(0, 1024));
-            run.spawn(name, move || assert_eq!(vma.load(5), Ok(0)));
+        let vma = rig.map(Spec { ahead: 9, ..Spec::shared(pages(0, 1024)).small() });
+        let other = rig.small(pages(0, 1024));
+        rig.file.fail(FsCall::BeginRead, Plan::ONCE, IoError::from_errno(5));
+        run.spawn("holder", move || {
+            vma.fault(0, Access::Read);
+        });
+        for name in ["second", "third"] {
+            let rig = Arc::clone(&rig);
+            run.spawn(name, move || {
+                rig.mapping.invalidate(pages(5, 1));
+            });
         }
-        run.spawn("remover", move || {
-            rig.mapping.invalidate(pages(5, 1));
+        run.spawn("reader", move || {
+            other.fault(5, Access::Read);
         });
     });
 }
@@ -158,8 +158,7 @@ fn s4_a_downgrade_wakes_all_who_wait_for_the_2_mib_entry() {
     let rig = Rig::new(1024);
     let others = [("T2", 3), ("T3", 4)].map(|(name, i)| (name, i, rig.small(pages(0, 1024))));
     let first = downgrader(&rig, 2, 2);
-    let others =
-        others.map(|(name, i, vma)| watch(name, move || assert_eq!(vma.load(i), Ok(0))));
+    let others = others.map(|(name, i, vma)| watch(name, move || assert_eq!(vma.load(i), Ok(0))));
     first.ends();
     others.into_iter().for_each(Watched::ends);
     assert_eq!((rig.state(2), rig.state(3), rig.state(4)), ("pZ".into(), "pZ".into(), "pZ".into()));
@@ -191,7 +190,8 @@ fn s5_a_downgrade_without_memory_unlocks_the_old_entry() {
     assert_eq!(rig.state(2), "hZ", "the old entry is still there");
     rig.check_invariants();
     // With two more threads that sleep for it meanwhile.
-    let others = [("second", 3), ("third", 4)].map(|(name, i)| (name, i, rig.small(pages(0, 1024))));
+    let others =
+        [("second", 3), ("third", 4)].map(|(name, i)| (name, i, rig.small(pages(0, 1024))));
     let (waiting, held) = (Arc::clone(&rig), channel());
     rig.hooks.before(
         |call| matches!(call, Call::Unmap(..)),
@@ -245,7 +245,6 @@ fn s6_three_deleters_of_one_entry_all_come_back() {
     });
     first.ends();
     others.into_iter().for_each(Watched::ends);
-    assert_eq!(rig.state(5), "none");
     rig.check_invariants();
 }
 
@@ -485,32 +484,4 @@ fn table_2_3_everything_at_once_under_every_schedule() {
             rig.mapping.invalidate(pages(0, 512));
         });
     });
-}
-
-/// No error path keeps a lock (W7): after each failure that can be planned, the next fault gets through.
-#[test]
-fn every_failed_fault_and_sync_leaves_its_entry_unlocked() {
-    const EIO: IoError = IoError::from_errno(5);
-    let rig = Rig::new(1024);
-    rig.fill(pages(0, 512), 1);
-    let vma = rig.small(pages(0, 1024));
-    for call in [FsCall::BeginRead, FsCall::BeginWrite, FsCall::End] {
-        rig.file.fail(call, Plan::ONCE, EIO);
-        let _ = vma.fault(1, Access::Read);
-        let _ = vma.fault(1, Access::Write);
-        rig.check_invariants();
-    }
-    for call in [MediaCall::DirectAccess, MediaCall::Flush] {
-        rig.media.fail(call, Plan::ONCE, EIO);
-        assert!(rig.mapping.sync(pages(0, 1024)).is_err(), "{call:?}");
-        assert_eq!(rig.state(1), "pM[D]", "what was not flushed is still dirty");
-        rig.check_invariants();
-        rig.mapping.sync(pages(0, 1024)).expect("nothing fails now");
-        vma.store(1, 2).expect("there is storage");
-    }
-    rig.machine.fail_table_allocation(Plan::ONCE);
-    let other = rig.small(pages(0, 1024));
-    assert_eq!(other.fault(2, Access::Write).served, Served::OutOfMemory);
-    rig.check_invariants();
-    assert_eq!(other.load(2), Ok(1));
 }

@@ -393,6 +393,7 @@ fn scenario_14_zeroing_a_page_repairs_it_and_a_part_does_not() {
     assert_eq!(rig.read(&map, 5), Ok(0));
     rig.media.poison(rig.frame(5));
     assert_eq!(rig.mapping.media_failed(page(5)), Some(pages(5, 1)));
+    assert!(map.table().is_empty(), "taken out of every mapping");
     assert_eq!(
         rig.read(&map, 5),
         Err(AccessError::Poisoned),

@@ -44,6 +44,8 @@ fn scenario_11_nothing_is_mapped_or_dirty_before_the_commit_and_both_after() {
             let hit = journal.iter().position(|call| call.starts_with(what));
             hit.unwrap_or_else(|| panic!("no {what} in {journal:?}"))
         };
+        let flushed = journal.iter().any(|call| call.starts_with("flush"));
+        assert!(!flushed, "a mark before the commit would be cleared by it for nothing");
         assert!(place("iomap_end") < place("commit"), "the transaction is closed first");
         assert!(place("commit") < place("install_storage"));
         assert!(place("install_storage") < place("insert_pfn_mkwrite"));

@@ -384,3 +384,21 @@ fn an_entry_that_knows_storage_is_never_hidden_by_zeros() {
         other.table()
     );
 }
+
+#[test]
+fn row_5_2_08_i7_a_store_is_marked_before_its_translation_can_be_used() {
+    for shape in [small(), small().ahead(4), Shape::shared(0, 1024)] {
+        let rig = Arc::new(rig());
+        rig.file.write_zeros(pages(0, 512)).expect("space");
+        let map = rig.map(shape);
+        let weak = Arc::downgrade(&rig);
+        rig.points.once("install_storage", move || {
+            let rig = weak.upgrade().expect("the rig lives");
+            for entry in rig.entries() {
+                assert!(entry.ends_with("DL"), "about to be writable: {entry}");
+            }
+        });
+        assert_eq!(rig.write(&map, 5, 1), Ok(()));
+        rig.check(&[&map]);
+    }
+}

@@ -318,3 +318,145 @@ fn recording_09_private_mappings() {
     assert_eq!(rig.events(), ["pte_fault", "pte_fault_done SIGBUS"]);
     rig.check(&[&p, &s]);
 }
+
+const HUGE_STORE: [&str; 3] =
+    ["pmd_fault WRITE", "pmd_insert_mapping write", "pmd_fault_done WRITE NOPAGE"];
+
+#[test]
+fn recording_02_an_end_of_file_inside_a_unit() {
+    let rig = Rig::new((2 << 20) + PAGE_BYTES);
+    let q = rig.map(Shape::shared(0, 1024));
+    assert_eq!(read(&rig, &q, 0, 0), ["pmd_fault", "pmd_load_hole", "pmd_fault_done NOPAGE"]);
+    assert_eq!(read(&rig, &q, 512, 0), then(&FALLBACK, &SMALL_HOLE));
+    assert_eq!(q.table(), ["0 zero-pmd", "512 zero"]);
+    rig.clear();
+    assert!(rig.read(&q, 513).is_err());
+    assert_eq!(rig.events(), ["pte_fault", "pte_fault_done SIGBUS"]);
+}
+
+#[test]
+fn recording_05_unwritten_and_written_extents() {
+    let rig = Rig::on(SimMedia::aligned(16 * 512), 8 << 20);
+    rig.file.allocate(pages(0, 2048)).expect("space");
+    let m = rig.map(Shape::shared(0, 2048));
+    assert_eq!(write(&rig, &m, 0, 0xaa), HUGE_STORE);
+    assert_eq!(read(&rig, &m, 512, 0), ["pmd_fault", "pmd_load_hole", "pmd_fault_done NOPAGE"]);
+    assert_eq!(rig.entries(), ["0 data-pmd D", "512 zero-pmd"]);
+    assert_eq!(write(&rig, &m, 513, 0xbb), HUGE_STORE);
+    assert_eq!(rig.mapping.write(4 << 20, &vec![0x11; 2 << 20]), Ok(2 << 20));
+    assert_eq!(read(&rig, &m, 1024, 0x11)[1], "pmd_insert_mapping read");
+    assert_eq!(rig.entries()[2], "1024 data-pmd");
+    assert_eq!(write(&rig, &m, 1025, 0x22), HUGE_STORE);
+    assert_eq!(rig.mapping.write(6 << 20, &vec![0x33; 2 << 20]), Ok(2 << 20));
+    assert_eq!(write(&rig, &m, 1536, 0x44), HUGE_STORE);
+    assert_eq!(m.table().len(), 4);
+    assert!(m.table().iter().all(|found| found.ends_with("storage-pmd W D")));
+    rig.check(&[&m]);
+}
+
+#[test]
+fn recording_05_storage_that_does_not_agree_with_the_file_modulo_2_mib() {
+    let rig = Rig::on(SimMedia::aligned(16 * 512), (4 << 20) + PAGE_BYTES);
+    rig.mapping.write(0, &vec![9; (4 << 20) + 4096]).expect("space");
+    rig.mapping
+        .change_layout(pages(0, 1025), |file| {
+            file.file.collapse(pages(0, 1));
+            Ok(())
+        })
+        .expect("collapsed");
+    let w = rig.map(Shape::shared(0, 1024));
+    assert_eq!(read(&rig, &w, 0, 9), then(&FALLBACK, &SMALL_DATA));
+    let small = ["pte_fault WRITE", "insert_mapping write", "pte_fault_done WRITE NOPAGE"];
+    assert_eq!(write(&rig, &w, 1, 0x0a), small);
+    assert_eq!(
+        write(&rig, &w, 512, 0x0a)[..2],
+        ["pmd_fault WRITE", "pmd_fault_done WRITE FALLBACK"]
+    );
+    assert_eq!(w.table(), ["0 storage", "1 storage W D", "512 storage W D"]);
+    rig.check(&[&w]);
+}
+
+#[test]
+fn recording_05_a_unit_of_which_half_was_written() {
+    let rig = Rig::new(2 << 20);
+    rig.mapping.write(1 << 20, &vec![7; 1 << 20]).expect("space");
+    let e = rig.map(Shape::shared(0, 512));
+    assert_eq!(read(&rig, &e, 0, 0), then(&FALLBACK, &SMALL_HOLE));
+    assert_eq!(read(&rig, &e, 256, 7), SMALL_DATA);
+    assert_eq!(
+        write(&rig, &e, 0, 8),
+        [
+            "pte_fault WRITE|MKWRITE",
+            "insert_mapping write",
+            "pte_fault_done WRITE|MKWRITE MAJOR|NOPAGE"
+        ]
+    );
+    assert_eq!(e.table(), ["0 storage W D", "256 storage"]);
+    assert_eq!(rig.fs.allocated_pages(), 257);
+}
+
+#[test]
+fn recording_10_reads_and_writes_beside_a_mapping() {
+    let rig = Rig::new(8 << 20);
+    let m = rig.map(mis(2048));
+    assert_eq!(read(&rig, &m, 4, 0), then(&FALLBACK, &SMALL_HOLE));
+    assert_eq!(rig.mapping.write(16 << 10, &[0x11; 4096]), Ok(4096));
+    assert!(m.table().is_empty() && rig.entries().is_empty());
+    assert_eq!(read(&rig, &m, 4, 0x11), SMALL_DATA);
+    assert_eq!(rig.mapping.write(16 << 10, &[0x22; 4096]), Ok(4096));
+    assert_eq!(m.table(), ["4 storage"], "over data nothing is invalidated");
+    assert_eq!(read(&rig, &m, 4, 0x22), NONE);
+    assert_eq!(write(&rig, &m, 4, 0x33)[0], "pte_fault WRITE|MKWRITE");
+    assert_eq!(read(&rig, &m, 9, 0), SMALL_HOLE);
+    assert_eq!(rig.mapping.write(36_964, &[0x44; 100]), Ok(100));
+    assert_eq!(read(&rig, &m, 9, 0), SMALL_DATA);
+    assert_eq!(rig.entries(), ["4 data-pte D", "9 data-pte"]);
+    let mut bytes = vec![1; 64 << 10];
+    assert_eq!(rig.mapping.read(4 << 20, &mut bytes), Ok(64 << 10));
+    assert_eq!(rig.entries().len(), 2, "reading a hole makes no entry");
+    rig.check(&[&m]);
+    let rig = Rig::new(0);
+    let g = rig.map(mis(256));
+    assert!(rig.read(&g, 0).is_err());
+    rig.mapping.write(0, &[0x55; 100]).expect("space");
+    assert_eq!(rig.read(&g, 0), Ok(0x55));
+    assert!(rig.read(&g, 1).is_err());
+    rig.mapping.write(100, &[0x66; 8 << 10]).expect("space");
+    assert_eq!(rig.read(&g, 1), Ok(0x66));
+    rig.check(&[&g]);
+}
+
+#[test]
+fn recording_11_map_sync() {
+    let rig = Rig::new(8 << 20);
+    let m = rig.map(mis(2048).sync());
+    let synchronous = |flags: &str| {
+        vec![
+            format!("pte_fault {flags}"),
+            format!("pte_fault_done {flags} MAJOR|NEEDDSYNC"),
+            format!("insert_pfn_mkwrite {flags} NOPAGE"),
+        ]
+    };
+    assert_eq!(write(&rig, &m, 3, 0xaa)[2..], synchronous("WRITE"));
+    assert_eq!(
+        (m.table(), rig.entries()),
+        (vec!["3 storage W D".into()], vec!["3 data-pte D".into()])
+    );
+    assert_eq!(write(&rig, &m, 3, 0xab), NONE);
+    rig.mapping.write(64 << 10, &vec![0x11; 64 << 10]).expect("space");
+    rig.mapping.sync(pages(0, 2048)).expect("all is well");
+    let ordinary = ["pte_fault WRITE", "insert_mapping write", "pte_fault_done WRITE NOPAGE"];
+    assert_eq!(write(&rig, &m, 16, 0xbb), ordinary);
+    assert_eq!(write(&rig, &m, 17, 0xbb), ordinary);
+    rig.clear();
+    rig.mapping.sync(pages(0, 2048)).expect("all is well");
+    assert_eq!(rig.events()[1..3], ["writeback_one 16 1", "writeback_one 17 1"]);
+    assert_eq!(write(&rig, &m, 17, 0xcc)[0], "pte_fault WRITE|MKWRITE");
+    assert_eq!(read(&rig, &m, 40, 0), SMALL_HOLE);
+    let mut expected = synchronous("WRITE|MKWRITE");
+    // Page 17 is dirty, so the sync inside the fault shows, though it has nothing to flush.
+    expected.insert(2, "writeback_range 40-40".to_owned());
+    expected.insert(3, "writeback_range_done 40-40".to_owned());
+    assert_eq!(write(&rig, &m, 40, 0xdd), expected);
+    rig.check(&[&m]);
+}

@@ -1,8 +1,8 @@
-//! Scenarios 5, 7 and 13 of SEMANTICS 10: several mappings of one file. The others are with the tables that they belong to.
+//! Scenarios 5, 7, 13, 20 and 23 of SEMANTICS 10: several mappings of one file. The others are with the tables that they belong to.
 
 mod common_b;
 
-use common_b::{Rig, Shape, page};
+use common_b::{Rig, Shape, explore_then, page};
 use std::sync::Arc;
 use udax_core::{PAGE_BYTES, PMD_BYTES};
 use udax_sim::AccessError;
@@ -82,4 +82,96 @@ fn scenario_13_everything_is_given_back_at_the_end() {
     rig.mapping.evict();
     assert_eq!((rig.mapping.entries(), rig.media.owned_frames()), (0, 0));
     assert_eq!(rig.fs.allocated_pages(), 0);
+}
+
+#[test]
+fn scenario_20_faults_against_a_punch_leave_zeros_and_nothing_of_the_old_storage() {
+    for shape in [small(), Shape::shared(0, 1024), Shape::shared(0, 1024).small().ahead(8)] {
+        explore_then(0..80, |run| {
+            let rig = rig();
+            let map = rig.map(shape);
+            rig.write(&map, 5, 7).expect("space");
+            rig.write(&map, 6, 7).expect("space");
+            let own = Arc::clone(&rig);
+            run.spawn("punch", move || {
+                own.mapping.punch_hole(5 * PAGE_BYTES, PAGE_BYTES).expect("a hole");
+            });
+            for cpu in [0, 1] {
+                let (own, mut by) = (Arc::clone(&rig), map.clone());
+                by.cpu = map.process.thread(cpu);
+                run.spawn("load", move || {
+                    for _ in 0..2 {
+                        assert!(matches!(own.read(&by, 5), Ok(0 | 7)));
+                        assert_eq!(
+                            own.read(&by, 6),
+                            Ok(7),
+                            "the rest of a 2 MiB entry is not lost"
+                        );
+                    }
+                });
+            }
+            move || {
+                assert_eq!((rig.read(&map, 5), rig.read(&map, 6)), (Ok(0), Ok(7)));
+                rig.check(&[&map]);
+            }
+        });
+    }
+}
+
+#[test]
+fn scenario_20_stores_against_a_truncation_end_in_the_file_or_in_a_signal() {
+    for shape in [small(), Shape::shared(0, 1024)] {
+        explore_then(0..80, |run| {
+            let rig = rig();
+            let map = rig.map(shape);
+            rig.write(&map, 600, 7).expect("space");
+            let own = Arc::clone(&rig);
+            run.spawn("truncate", move || own.mapping.truncate(PAGE_BYTES).expect("shorter"));
+            for cpu in [0, 1] {
+                let (own, mut by) = (Arc::clone(&rig), map.clone());
+                by.cpu = map.process.thread(cpu);
+                run.spawn("store", move || {
+                    let stored = own.write(&by, 600 + cpu as u64, 8);
+                    assert!(matches!(stored, Ok(()) | Err(AccessError::BusError)), "{stored:?}");
+                });
+            }
+            move || {
+                assert_eq!(rig.read(&map, 600), Err(AccessError::BusError));
+                assert!(map.table().is_empty(), "a freed block is mapped: {:?}", map.table());
+                rig.mapping.truncate(2 * PMD_BYTES).expect("longer");
+                assert_eq!((rig.read(&map, 600), rig.read(&map, 601)), (Ok(0), Ok(0)));
+                rig.check(&[&map]);
+            }
+        });
+    }
+}
+
+#[test]
+fn scenario_23_a_frozen_file_system_holds_shared_stores_and_nothing_else() {
+    let rig = rig();
+    let (shared, private) = (rig.map(small()), rig.map(Shape::private(0, 1024).small()));
+    rig.fs.freeze();
+    assert_eq!(rig.read(&shared, 5), Ok(0));
+    assert_eq!(rig.write(&private, 5, 9), Ok(()), "pitfall 77: a private store writes no file");
+    assert_eq!(rig.file.modified(), 0, "pitfall 78");
+    rig.check(&[&shared, &private]);
+    explore_then(0..20, |run| {
+        let rig = self::rig();
+        let map = rig.map(small());
+        rig.fs.freeze();
+        let (own, by) = (Arc::clone(&rig), map.clone());
+        run.spawn("store", move || own.write(&by, 6, 1).expect("after the thaw"));
+        let own = Arc::clone(&rig);
+        run.spawn("thaw", move || {
+            for _ in 0..50 {
+                udax_sim::yield_point();
+                assert_eq!(own.mapping.entries(), 0, "the store went on in a frozen file system");
+            }
+            own.fs.thaw();
+        });
+        move || {
+            assert_eq!((rig.read(&map, 6), rig.file.modified()), (Ok(1), 1));
+            rig.check(&[&map]);
+        }
+    });
 }

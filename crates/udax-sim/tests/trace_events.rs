@@ -144,7 +144,14 @@ fn trace_9_the_fields_of_a_fault() {
             | TraceEvent::LoadHole(place, _)
             | TraceEvent::PteFaultDone(place, _)
             | TraceEvent::PmdLoadHole { place, .. } => place,
-            other => panic!("{other}"),
+            TraceEvent::PmdLoadHoleFallback { .. }
+            | TraceEvent::PmdInsertMapping { .. }
+            | TraceEvent::InsertMapping { .. }
+            | TraceEvent::InsertPfnMkwrite(..)
+            | TraceEvent::InsertPfnMkwriteNoEntry(..)
+            | TraceEvent::WritebackRange { .. }
+            | TraceEvent::WritebackRangeDone { .. }
+            | TraceEvent::WritebackOne { .. } => panic!("{event}"),
         };
         let expected = FaultPlace {
             inode: INODE,
@@ -170,10 +177,12 @@ fn trace_9_the_entry_told_is_the_one_that_is_in_the_index_i12() {
     rig.write(&map, 0, 1).expect("space");
     rig.clear();
     rig.write(&off, 7, 1).expect("storage");
-    let told = rig.full_events().into_iter().find_map(|event| match event {
-        TraceEvent::InsertMapping { entry, .. } => Some(entry.unlocked()),
-        _ => None,
-    });
+    let mut told = None;
+    for event in rig.full_events() {
+        if let TraceEvent::InsertMapping { entry, .. } = event {
+            told = Some(entry.unlocked());
+        }
+    }
     assert_eq!(
         told,
         rig.entry(7),

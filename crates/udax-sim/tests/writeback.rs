@@ -199,6 +199,7 @@ fn sync_6_2_a_store_at_each_step_is_flushed_now_or_marked_for_later() {
                 return;
             }
             while rig.mapping.sleepers(page(5)) == 0 {
+                assert!(!store.is_finished(), "the store did not wait for the writeback");
                 thread::yield_now();
             }
             *common_b::lock(&handle) = Some(store);
@@ -230,10 +231,12 @@ fn r1_the_second_of_two_syncs_returns_only_after_the_first_has_flushed() {
             own.mapping.sync(pages(0, 1024)).expect("all is well");
             flag.store(true, Ordering::SeqCst);
         };
-        *common_b::lock(&handle) = Some(thread::spawn(sync));
+        let sync = thread::spawn(sync);
         while rig.mapping.sleepers(page(5)) == 0 {
+            assert!(!sync.is_finished(), "the second sync did not wait for the first");
             thread::yield_now();
         }
+        *common_b::lock(&handle) = Some(sync);
     });
     let flag = Arc::clone(&returned);
     rig.points.once("flush done", move || {
@@ -309,10 +312,11 @@ fn r3_an_entry_whose_storage_was_exchanged_while_it_was_waited_for_is_skipped() 
         let rig = weak.upgrade().expect("the rig lives");
         let own = Arc::clone(&rig);
         let sync = thread::spawn(move || own.mapping.writeback(pages(0, 1024)));
-        *common_b::lock(&handle) = Some(sync);
         while rig.mapping.sleepers(page(5)) == 0 {
+            assert!(!sync.is_finished(), "the writeback did not wait for the entry");
             thread::yield_now();
         }
+        *common_b::lock(&handle) = Some(sync);
     });
     rig.write(&map, 5, 2).expect("a copy on write of the extent");
     let sync = common_b::lock(&sync).take().expect("started").join().expect("it ended");
@@ -452,4 +456,20 @@ fn sync_6_2_6_private_mappings_are_left_alone() {
     assert_eq!(private.table(), ["5 copy W D"]);
     assert_eq!((rig.read(&private, 5), durable(&rig, 5)), (Ok(9), 1));
     rig.check(&[&shared, &private]);
+}
+
+#[test]
+fn r1_of_two_syncs_of_one_store_neither_returns_before_the_flush() {
+    explore(0..600, |run| {
+        let rig = rig();
+        let map = rig.map(small());
+        rig.write(&map, 5, 1).expect("space");
+        for number in 0..2 {
+            let rig = Arc::clone(&rig);
+            run.spawn(&format!("sync {number}"), move || {
+                rig.mapping.sync(pages(0, 1024)).expect("all is well");
+                assert_eq!(durable(&rig, 5), 1, "the sync returned before the flush");
+            });
+        }
+    });
 }

@@ -29,7 +29,7 @@ impl Runtime {
             return call;
         }
         match at {
-            WriteAt::Offset(offset) if !appends(fd) => {
+            WriteAt::Offset(offset) if !udax_linux::descriptor_appends(fd) => {
                 self.make_storage(fd, PageRange::of_bytes(offset, length));
             }
             WriteAt::Offset(_) | WriteAt::FilePosition => {
@@ -37,6 +37,26 @@ impl Runtime {
             }
         }
         call
+    }
+
+    /// The rights, as mprotect(2) has them, that the kernel gives `address` now.
+    pub(crate) fn rights_at(&self, address: usize) -> Option<i32> {
+        crate::descriptors::rights_at(self.running()?, address)
+    }
+
+    /// The plain mapping goes in where `addresses` are served.
+    pub(crate) fn make_plain(&self, addresses: std::ops::Range<usize>) {
+        if !self.state.is_serving() {
+            return;
+        }
+        let _signals = SignalsBlocked::new();
+        let regions = self.state.regions();
+        for region in regions.over(&addresses) {
+            let pages = crate::regions::pages_within(region.area(), &addresses);
+            let pages = crate::served::whole_units(pages);
+            region.file.make_storage(pages);
+            region.vma.space.plain(pages.intersect(region.vma.pages));
+        }
     }
 
     pub(crate) fn changing_layout(&self, fd: i32) -> FileCall {
@@ -71,11 +91,6 @@ impl Runtime {
         let mut files = self.state.files();
         self.state.end_service(&mut files, key, why);
     }
-}
-
-/// Whether writes through the descriptor go to the end of the file, whatever offset they name (pwrite(2), BUGS).
-fn appends(fd: i32) -> bool {
-    crate::descriptors::appends(fd)
 }
 
 impl Runtime {

@@ -43,14 +43,6 @@ pub(crate) fn key_of(fd: i32) -> Option<FileKey> {
         .then_some(FileKey { dev: stat.st_dev, ino: stat.st_ino })
 }
 
-/// Whether writes through the descriptor go to the end of the file.
-pub(crate) fn appends(fd: i32) -> bool {
-    let info = String::from_utf8(read_all(&format!("/proc/self/fdinfo/{fd}"))).unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
-    flags.is_none_or(|flags| OFlags::from_bits_retain(flags).contains(OFlags::APPEND))
-}
-
 /// The name of a descriptor's file, for people.
 pub(crate) fn name_of(fd: i32) -> String {
     rustix::fs::readlink(format!("/proc/self/fd/{fd}"), Vec::new())
@@ -65,6 +57,20 @@ pub(crate) fn mapped_shared(service: &Service, ino: u64, except: &Range<usize>) 
     let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
     let maps = String::from_utf8_lossy(&maps);
     maps.lines().filter_map(|line| shared_pages(line, ino, except)).collect()
+}
+
+/// The rights of the mapping at `address`, as mprotect(2) has them.
+pub(crate) fn rights_at(service: &Service, address: usize) -> Option<i32> {
+    let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
+    String::from_utf8_lossy(&maps).lines().find_map(|line| {
+        let (addresses, rest) = line.split_once(' ')?;
+        let (start, end) = addresses.split_once('-')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        let has = |letter: char| rest.get(..3).is_some_and(|rights| rights.contains(letter));
+        let rights = i32::from(has('r')) | i32::from(has('w')) << 1 | i32::from(has('x')) << 2;
+        (start..end).contains(&address).then_some(rights)
+    })
 }
 
 /// One line of /proc/PID/maps: `start-end perms offset dev inode path`, numbers in hexadecimal but for the inode.

@@ -40,6 +40,12 @@ impl Runtime {
         ForkGuard { runtime: self, _regions: regions, _files: files, _signals: signals }
     }
 
+    pub(crate) fn before_exec(&self) {
+        let _signals = SignalsBlocked::new();
+        let mut files = self.state.files();
+        self.state.end_all(&mut files, "the process executed another program");
+    }
+
     pub(crate) fn before_spawn(&self) {
         let _signals = SignalsBlocked::new();
         let mut files = self.state.files();

@@ -10,9 +10,10 @@ use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc,
 };
-use udax_core::{Dax, Fault, PAGE_BYTES, PageIndex, PageRange, Tracer};
+use std::time::Duration;
+use udax_core::{Dax, Fault, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Tracer};
 use udax_linux::{
     Access, Cause, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
     Service, Sharing, SignalsBlocked, StartError, VmaArea,
@@ -125,6 +126,11 @@ impl Handler for State {
             return;
         }
         let Some(index) = space.area().page_of(event.address) else { return };
+        if region.file.handle.service().runs() > RUN_LIMIT {
+            make_plain(region, region.vma.pages);
+            return;
+        }
+        survey_for(region, index);
         serve(region, index, event);
     }
 
@@ -146,20 +152,57 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
         (Access::Read, _) | (Access::Write, udax_core::Sharing::Private) => udax_core::Access::Read,
     };
     let ahead = match access {
-        udax_core::Access::Read => region.window.ahead(index),
+        // The rest of a 2 MiB that can only be had in 4 KiB units comes along.
+        udax_core::Access::Read => region.window.ahead(index) + PMD_PAGES - 1,
         udax_core::Access::Write => 0,
     };
     let translation_present = event.cause == Cause::WriteProtected;
     let fault = Fault { vma, index, access, translation_present, ahead };
     let outcome = region.file.mapping.fault(&fault);
-    let unserved = outcome.is_error() || vma.space.state_of(index) == RunState::Trap;
-    if unserved {
-        // Always right: the kernel then maps the page, or gives its own SIGBUS.
-        let unit = crate::served::whole_units(PageRange::new(index, 1)).intersect(vma.pages);
-        region.file.host.assign(unit);
-        region.file.mapping.invalidate(unit);
-        vma.space.plain(unit);
+    let served = match vma.space.state_of(index) {
+        RunState::Plain => true,
+        RunState::Zero => access == udax_core::Access::Read,
+        RunState::Trap => false,
+    };
+    if outcome.is_error() || !served {
+        // Always right: the kernel then maps the page, or gives its own SIGBUS. And an end: the access cannot come here again.
+        make_plain(region, PageRange::new(index, 1));
     }
+    if vma.space.take_overflow() {
+        make_plain(region, vma.pages);
+    }
+}
+
+/// The plain mapping goes in for the units of `range` in one region, and the zeros there out of all others.
+fn make_plain(region: &Region, range: PageRange) {
+    let units = crate::served::whole_units(range);
+    region.file.host.assign(units);
+    region.file.mapping.invalidate(units);
+    region.vma.space.plain(units);
+}
+
+/// Runs that a process may have before VMAs go plain as a whole. Each costs up to two mappings of the kernel's, of which a
+/// process may have 65,530 by default.
+const RUN_LIMIT: u64 = 20_000;
+/// How long a fault waits to learn of holes. Longer only if the file's own lock is held by a write that waits for this very fault.
+const SURVEY_PATIENCE: Duration = Duration::from_millis(20);
+/// How far a survey for a fault looks: 1 GiB.
+const SURVEY_PAGES: u64 = 1 << 18;
+/// Look-ups of one survey, about a millisecond of them: mapping a file must not cost a walk over its extents.
+const SURVEY_LOOKUPS: u32 = 2048;
+
+/// Learns where holes are from `index` on, if that is not known. Seeking takes the file's lock in the kernel, so another thread does
+/// it; if it does not come back in time, the page counts as storage, which is right for every page.
+fn survey_for(region: &Region, index: PageIndex) {
+    if region.file.host.knows(index) {
+        return;
+    }
+    let (host, (told, heard)) = (region.file.host.clone(), mpsc::channel());
+    region.file.handle.service().post_file_work(move || {
+        let _ = host.survey_within(PageRange::new(index, SURVEY_PAGES), SURVEY_LOOKUPS);
+        let _ = told.send(());
+    });
+    let _ = heard.recv_timeout(SURVEY_PATIENCE);
 }
 
 impl Runtime {
@@ -273,8 +316,11 @@ impl Runtime {
         // What lies past the end is plain: SIGBUS is the kernel's to give, and what comes to be there is stored unseen.
         file.host.assign(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
         let below_end = area.pages().intersect(in_file);
-        file.host.survey(below_end).map_err(Refusal::Survey)?;
-        if file.host.hole_pages(below_end) == 0 {
+        let survey =
+            file.handle.service().with_files(|| file.host.survey_within(below_end, SURVEY_LOOKUPS));
+        let survey = survey.map_err(Refusal::Survey)?;
+        // Where the survey has not come to, there may be holes yet.
+        if survey.hole_pages == 0 && survey.done.covers(below_end) {
             return Err(Refusal::NoHole);
         }
         let space = LinuxSpace::new(area, Arc::clone(&file.handle));

@@ -102,6 +102,10 @@ impl ServedFile {
         }
         self.host.assign(range);
         self.mapping.revoke_zeros(range);
+        for vma in self.mapping.vmas().iter().filter(|vma| vma.space.take_overflow()) {
+            self.host.assign(vma.pages);
+            self.mapping.revoke_zeros(vma.pages);
+        }
     }
 }
 

@@ -122,7 +122,7 @@ impl Units {
 
     fn push(&mut self, pages: PageRange, data_pages: u64) {
         let becomes = match data_pages {
-            0 if pages.len() % PMD_PAGES == 0 => Becomes::ZeroHuge,
+            0 if pages.end.colour() == 0 => Becomes::ZeroHuge,
             0 => Becomes::ZeroTail,
             data if data == pages.len() => Becomes::Data,
             _ => Becomes::Mixed,

@@ -14,6 +14,7 @@ use alloc::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 struct StdPlatform;
 
@@ -170,6 +171,9 @@ fn locked(mapping: &Mapping<Nothing>, index: u64, order: Order) -> LockedEntry<'
     mapping.grab(PageIndex(index), order).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
+/// Turns a hang into a failure; no test needs the time.
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// What a waiter does with what it finds.
 #[derive(Clone, Copy, PartialEq)]
 enum Then {
@@ -194,7 +198,7 @@ struct Waiter {
 
 impl Waiter {
     fn found(&self) -> Seen {
-        self.found.recv().unwrap_or_else(|_| panic!("the waiter has panicked"))
+        self.found.recv_timeout(LIMIT).unwrap_or_else(|_| panic!("the waiter sleeps for ever"))
     }
 
     /// Lets it unlock, if it locked; and waits for its end.
@@ -296,8 +300,7 @@ fn giving_up_a_held_entry_wakes_all() {
 fn a_downgrade_wakes_all_under_the_old_key() {
     let mapping = mapping();
     let held = locked(&mapping, 512, Order::Pmd);
-    let waiters =
-        [513, 514].map(|index| sleeper(&mapping, index, 512, Then::Lock));
+    let waiters = [513, 514].map(|index| sleeper(&mapping, index, 512, Then::Lock));
     let small = Entry::new(Order::Pte, Kind::Empty).locked();
     let Ok(small) = held.downgrade(PageIndex(700), small) else { panic!("there is memory") };
     assert_eq!(mapping.sleepers(PageIndex(512)), 0);
@@ -311,8 +314,7 @@ fn a_downgrade_wakes_all_under_the_old_key() {
 fn a_downgrade_without_memory_wakes_one_and_keeps_the_entry() {
     let mapping = mapping();
     let held = locked(&mapping, 512, Order::Pmd);
-    let [one, two] =
-        [513, 514].map(|index| sleeper(&mapping, index, 512, Then::Lock));
+    let [one, two] = [513, 514].map(|index| sleeper(&mapping, index, 512, Then::Lock));
     mapping.limit_index_nodes(Some(0));
     let small = Entry::new(Order::Pte, Kind::Empty).locked();
     assert!(held.downgrade(PageIndex(700), small).is_err());
@@ -332,6 +334,7 @@ fn a_new_kind_wakes_nobody() {
     held.set_kind(Kind::Mapped(Frame(7)));
     assert_eq!(mapping.sleepers(PageIndex(5)), 2);
     drop(held);
+    assert!(waiters.iter().all(|waiter| waiter.found() == Seen::Entry));
     waiters.into_iter().for_each(Waiter::end);
 }
 
@@ -353,6 +356,29 @@ fn a_waiter_that_may_vanish_uses_no_wake_up() {
         };
         assert_eq!((woken(Waiting::Shared), woken(Waiting::Exclusive)), (1, 1));
         assert_eq!(table.sleeping(key), 1);
+    }
+}
+
+/// And who comes from the storage, and may find the file gone, is such a waiter; a fault is not.
+#[test]
+fn who_comes_from_the_storage_waits_without_exclusivity() {
+    for (from_storage, wanted) in [(true, Waiting::Shared), (false, Waiting::Exclusive)] {
+        let mapping = mapping();
+        let held = locked(&mapping, 5, Order::Pte);
+        let shared = Arc::clone(&mapping);
+        let thread = std::thread::spawn(move || {
+            if from_storage {
+                assert!(shared.lock_mapped(PageIndex(5)).is_none(), "there is no storage");
+            } else {
+                drop(locked(&shared, 5, Order::Pte));
+            }
+        });
+        while mapping.sleepers(PageIndex(5)) == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(mapping.dax.waits.sleepers_as(mapping.key(PageIndex(5))), [wanted]);
+        drop(held);
+        thread.join().unwrap_or_else(|_| panic!("the waiter has panicked"));
     }
 }
 

@@ -40,10 +40,19 @@ pub(crate) fn flags(fd: RawFd) -> Result<u32, Errno> {
     fcntl(fd, k::F_GETFL, 0).map(|flags| to_int(flags) as u32)
 }
 
-/// `fcntl(F_SETOWN_EX)`: signals of the description go to thread `thread`.
-pub(crate) fn set_owner_thread(fd: RawFd, thread: i32) -> Result<(), Errno> {
-    let owner = k::f_owner_ex { type_: to_int(bits(k::F_OWNER_TID)), pid: thread };
-    let owner_at: *const k::f_owner_ex = &raw const owner;
+/// `fcntl(F_GETOWN_EX)`: to whom signals of the description go.
+pub(crate) fn owner(fd: RawFd) -> Result<k::f_owner_ex, Errno> {
+    let mut owner = k::f_owner_ex { type_: 0, pid: 0 };
+    let owner_at: *mut k::f_owner_ex = &raw mut owner;
+    let arguments = [fd as usize, bits(k::F_GETOWN_EX), owner_at as usize, 0, 0, 0];
+    // SAFETY: the pointer is to the structure that the command fills in, borrowed for the call.
+    unsafe { syscall(k::__NR_fcntl, arguments) }?;
+    Ok(owner)
+}
+
+/// `fcntl(F_SETOWN_EX)`: signals of the description go to `owner`.
+pub(crate) fn set_owner(fd: RawFd, owner: &k::f_owner_ex) -> Result<(), Errno> {
+    let owner_at: *const k::f_owner_ex = owner;
     let arguments = [fd as usize, bits(k::F_SETOWN_EX), owner_at as usize, 0, 0, 0];
     // SAFETY: the pointer is to the structure that the command reads, borrowed for the call.
     unsafe { syscall(k::__NR_fcntl, arguments) }.map(drop)

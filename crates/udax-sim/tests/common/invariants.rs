@@ -49,7 +49,8 @@ impl Rig {
             owned += if entry.is_mapped() { entry.order().pages() } else { 0 };
         }
         if count != self.mapping.entries() {
-            broken.push(format!("I1: {count} entries, the index counts {}", self.mapping.entries()));
+            broken
+                .push(format!("I1: {count} entries, the index counts {}", self.mapping.entries()));
         }
         if self.is_alone() && owned != self.media.owned_frames() {
             let noted = self.media.owned_frames();
@@ -78,7 +79,9 @@ impl Rig {
                 let Some(start) = self.file.frame_of(PageIndex(index)) else { continue };
                 let covered = self.entry(index).is_some();
                 if !covered && self.media.unflushed(FrameRange { start, count: 1 }) {
-                    broken.push(format!("I8: page {index:#x} has no entry, its storage is unflushed"));
+                    broken.push(format!(
+                        "I8: page {index:#x} has no entry, its storage is unflushed"
+                    ));
                 }
             }
         }

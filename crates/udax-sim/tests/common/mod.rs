@@ -1,8 +1,14 @@
 //! The rig of the engine's tests: one file with its mapping, processes that map it, and what can be looked at from outside.
 
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test uses its own part of the rig")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test uses its own part of the rig"
+)]
 
 mod invariants;
+pub mod threads;
 mod world;
 
 #[allow(unused_imports, reason = "each test uses its own part of the rig")]

@@ -19,6 +19,7 @@ pub struct Points {
     journal: Mutex<Vec<String>>,
     hooks: Mutex<HashMap<String, Hook>>,
     iomap: Mutex<Option<Change>>,
+    longest_load: Mutex<Option<usize>>,
 }
 
 impl Points {
@@ -54,6 +55,11 @@ impl Points {
     /// From now on every answer of the file system goes through `change`.
     pub fn change_iomap(&self, change: impl FnMut(Iomap) -> Iomap + Send + 'static) {
         *lock(&self.iomap) = Some(Box::new(change));
+    }
+
+    /// From now on one call loads so many bytes at most.
+    pub fn limit_loads(&self, bytes: usize) {
+        *lock(&self.longest_load) = Some(bytes);
     }
 
     /// Runs what waits for `point`.
@@ -148,7 +154,9 @@ impl Media for Storage {
 
     fn load(&self, frame: Frame, offset: u64, into: &mut [u8]) -> Result<usize, IoError> {
         self.points.at("load", "");
-        self.media.load(frame, offset, into)
+        let longest = lock(&self.points.longest_load).unwrap_or(usize::MAX);
+        let length = into.len().min(longest);
+        self.media.load(frame, offset, &mut into[..length])
     }
 
     fn store(&self, frame: Frame, offset: u64, from: &[u8]) -> Result<usize, IoError> {

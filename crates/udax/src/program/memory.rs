@@ -2,7 +2,7 @@
 
 use super::Program;
 use crate::eligible::PROT_EXEC;
-use crate::regions::{Region, pages_within};
+use crate::regions::Region;
 use std::ops::Range;
 use udax_core::{PAGE_BYTES, PMD_BYTES, PageIndex, PageRange, Sharing as EngineSharing};
 use udax_linux::{AccessMode, Errno, Prot, RunState, Sharing, SignalsBlocked};
@@ -148,9 +148,9 @@ impl Program {
     }
 
     fn call_mmap(&self, asked: &Asked) -> Result<usize, Errno> {
-        let offset = u64::try_from(asked.offset).map_err(|_| Errno::INVAL)?;
-        let Asked { address, length, prot, flags, fd, .. } = *asked;
-        self.native.mmap(address, length, prot, flags, fd, offset)
+        // Whatever is wrong with the arguments, the kernel says so.
+        let Asked { address, length, prot, flags, fd, offset } = *asked;
+        self.native.mmap(address, length, prot, flags, fd, offset.cast_unsigned())
     }
 
     /// Reserves room for 2 MiB more, and maps at the place in it that agrees with the offset.
@@ -220,19 +220,28 @@ impl Program {
         if regions.over(&addresses).any(forbidden) {
             return Err(Errno::ACCES);
         }
+        if prot & PROT_EXEC != 0 {
+            for region in regions.over(&addresses) {
+                region.file.make_storage(region.vma.pages);
+                region.vma.space.plain_all();
+            }
+        }
         // Only a whole range of pages is cut; anything else the kernel refuses before it changes a thing.
-        if address % 4096 != 0 {
+        if !address.is_multiple_of(4096) {
             return self.native.mprotect(address, length, prot);
         }
         let changed = regions.carve(&addresses);
-        for region in &changed {
-            if prot & PROT_EXEC != 0 {
-                region.vma.space.plain_all();
-            }
-            region.vma.space.set_prot(Prot::from_bits(prot));
-        }
+        // No fault is under way while the registry is held, so the order does not matter.
         let result = self.native.mprotect(address, length, prot);
         for region in changed {
+            // After an error some of it has changed, as far as the kernel came.
+            let rights = match result {
+                Ok(()) => Some(prot),
+                Err(_) => self.runtime.rights_at(region.area().address()),
+            };
+            if let Some(rights) = rights {
+                region.vma.space.set_prot(Prot::from_bits(rights));
+            }
             regions.insert(region);
         }
         result
@@ -287,7 +296,9 @@ impl Program {
     /// The kernel's own.
     pub fn madvise(&self, address: usize, length: usize, advice: i32) -> Result<(), Errno> {
         let addresses = address..address.saturating_add(page_up(length));
-        if !self.runtime.state.is_serving() || !self.is_served(&addresses) {
+        // Without a whole page to start at it is an error, which is the kernel's to give.
+        let usual = address.is_multiple_of(4096) && self.runtime.state.is_serving();
+        if !usual || !self.is_served(&addresses) {
             return self.native.madvise(address, length, advice);
         }
         match advice {
@@ -360,17 +371,7 @@ impl Program {
 
     /// The plain mapping goes in where `address..address + length` is served: for calls that the kernel must see the file under.
     pub fn make_plain(&self, address: usize, length: usize) {
-        if !self.runtime.state.is_serving() {
-            return;
-        }
-        let _signals = SignalsBlocked::new();
-        let addresses = address..address.saturating_add(page_up(length));
-        let regions = self.runtime.state.regions();
-        for region in regions.over(&addresses) {
-            let pages = crate::served::whole_units(pages_within(region.area(), &addresses));
-            region.file.make_storage(pages);
-            region.vma.space.plain(pages.intersect(region.vma.pages));
-        }
+        self.runtime.make_plain(address..address.saturating_add(page_up(length)));
     }
 
     /// Everything becomes plain, for good: this process locks all its memory, or writes files in ways that cannot be seen.

@@ -15,6 +15,11 @@ impl Program {
         self.runtime.before_fork()
     }
 
+    /// Before another program takes the place of this one: a lease on a descriptor that it inherits would have nobody to answer for it.
+    pub fn before_exec(&self) {
+        self.runtime.before_exec();
+    }
+
     /// Before a child is made that shares this memory until it executes another program: it takes the open files along.
     pub fn before_spawn(&self) {
         self.runtime.before_spawn();

@@ -1,0 +1,123 @@
+//! The command as its users meet it: `map`, `info`, and what is said about bad input.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn udax(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_udax")).args(arguments).output().expect("udax can be started")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("udax was not killed")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("text")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("text")
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("no JSON ({error}): {}{}", stdout(output), stderr(output));
+    })
+}
+
+/// A file of 9 MiB and a page: units of hole, mixed, hole, data, and a tail of hole.
+fn made_file(directory: &Path) -> String {
+    let path = directory.join("made");
+    let file = File::create(&path).expect("room");
+    file.set_len((9 << 20) + 4096).expect("room");
+    file.write_all_at(b"x", (2 << 20) + 12345).expect("room");
+    file.write_all_at(&vec![1; 2 << 20], 6 << 20).expect("room");
+    path.to_str().expect("a plain name").to_owned()
+}
+
+#[test]
+fn map_shows_what_each_unit_would_be_and_why() {
+    for directory in [std::env::temp_dir(), "/dev/shm".into()] {
+        let directory = tempfile::tempdir_in(directory).expect("a directory");
+        let path = made_file(directory.path());
+        let found = json(&udax(&["map", "--json", &path]));
+        assert_eq!(found["size_bytes"], (9 << 20) + 4096);
+        let units = found["units"].as_array().expect("units");
+        let becomes: Vec<_> = units.iter().map(|u| u["becomes"].as_str().expect("text")).collect();
+        assert_eq!(becomes, ["zero_huge", "mixed", "zero_huge", "data", "zero_tail"]);
+        assert_eq!(units[1]["data_pages"], 1);
+        let text = stdout(&udax(&["map", &path]));
+        for part in ["·▒·█·", "1 of 512 pages have data", "the file ends here, after 257 of 512"]
+        {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}
+
+#[test]
+fn map_says_why_a_whole_file_stays_plain() {
+    let directory = tempfile::tempdir_in("/dev/shm").expect("a directory");
+    let path = directory.path().join("full");
+    std::fs::write(&path, vec![1; 4 << 20]).expect("room");
+    let output = udax(&["map", path.to_str().expect("a plain name")]);
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).contains("it is not sparse"), "{}", stdout(&output));
+}
+
+#[test]
+fn map_of_an_empty_file_and_of_a_huge_hole_is_no_trouble() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("file");
+    let name = path.to_str().expect("a plain name");
+    let file = File::create(&path).expect("room");
+    assert_eq!(json(&udax(&["map", "--json", name]))["units"].as_array().map(Vec::len), Some(0));
+    file.set_len(8 << 40).expect("a hole takes no room");
+    let output = udax(&["map", name]);
+    assert_eq!(code(&output), 0);
+    assert!(stdout(&output).lines().count() < 40, "more than a screen:\n{}", stdout(&output));
+}
+
+#[test]
+fn info_is_json_that_agrees_with_its_exit_code() {
+    let output = udax(&["info", "--json"]);
+    let found = json(&output);
+    let usable = found["usable"].as_bool().expect("a truth value");
+    assert_eq!(code(&output), if usable { 0 } else { 125 });
+    assert_eq!(found["advice"].is_null(), usable);
+    assert!(stdout(&udax(&["info"])).contains("vm.max_map_count"));
+}
+
+#[test]
+fn bad_input_is_named_and_ends_with_two() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["map", "/nowhere/file"], "/nowhere/file"),
+        (&["map", "/dev"], "/dev is not a regular file"),
+        (&["map"], "<FILE>"),
+        (&["fly"], "fly"),
+    ];
+    for (arguments, named) in cases {
+        let output = udax(arguments);
+        assert_eq!(code(&output), 2, "{arguments:?}");
+        assert!(stderr(&output).contains(named), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    for command in ["run", "map", "info"] {
+        let output = udax(&[command, "--help"]);
+        assert_eq!(code(&output), 0);
+        assert!(stdout(&output).contains("Examples:"), "{command}");
+    }
+    assert!(stdout(&udax(&["--version"])).starts_with("udax "));
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    let piped = format!("{} info | true; echo ${{PIPESTATUS[0]}}", env!("CARGO_BIN_EXE_udax"));
+    let output = Command::new("bash").args(["-c", &piped]).output().expect("bash");
+    assert!(["0\n", "125\n"].contains(&stdout(&output).as_str()), "{}", stderr(&output));
+}
