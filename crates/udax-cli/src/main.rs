@@ -5,6 +5,7 @@ mod output;
 mod proc;
 mod size;
 
+mod demo;
 mod info;
 mod map;
 mod run;
@@ -26,11 +27,12 @@ a hole gets the file's own storage. No privilege and no change to the kernel or 
 A mapping that udax cannot serve safely stays the kernel's own: always right, merely slow on holes.")]
 #[command(after_help = "\
 Examples:
+  udax demo                          see the difference on this machine
   udax run -- python3 analyse.py     run any program with it
   udax map disk.img                  how a file would be mapped, and why
   udax info                          what this kernel and this user can do
 
-Exit codes: 0 all is well, 2 the command line or a file named in it is wrong, 125 udax itself cannot work \
+Exit codes: 0 all is well, 1 a check failed, 2 the command line or a file named in it is wrong, 125 udax itself cannot work \
 here. `udax run` ends as the program ends.")]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +42,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Demo(demo::DemoArgs),
     Map(map::MapArgs),
     Info(info::InfoArgs),
 }
@@ -47,6 +50,7 @@ enum Command {
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::demo(&args).map(code),
         Command::Map(args) => map::map(&args).map(code),
         Command::Info(args) => info::info(&args).map(code),
     };

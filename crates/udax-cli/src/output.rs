@@ -10,6 +10,8 @@ use std::io::{ErrorKind, IsTerminal, Write};
 pub(crate) enum Verdict {
     /// All is well.
     Fine,
+    /// A check failed.
+    Failed,
     /// udax cannot work here.
     CannotWork,
 }
@@ -19,6 +21,7 @@ impl Verdict {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Self::Fine => 0,
+            Self::Failed => 1,
             Self::CannotWork => 125,
         }
     }

@@ -13,6 +13,8 @@ use std::process::{Command, ExitCode};
 const LIBRARY: &str = "libudax_preload.so";
 /// Where the library is, if not beside this command.
 const LIBRARY_VARIABLE: &str = "UDAX_PRELOAD_LIB";
+/// The file name of `--stats` that means standard error.
+const STDERR: &str = "-";
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
@@ -42,7 +44,7 @@ Environment: UDAX_PRELOAD_LIB names the library to preload, if it is not beside 
 pub(crate) struct RunArgs {
     /// At the end, tell what was served, what was not, and why: on standard error, or as a line of JSON added to FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "")]
+    #[arg(default_missing_value = STDERR)]
     stats: Option<PathBuf>,
 
     /// Write an event to FILE for every step of every fault
@@ -97,7 +99,7 @@ fn serve(command: &mut Command, args: &RunArgs) -> anyhow::Result<()> {
     let library = find_library()?;
     command.env("LD_PRELOAD", preload_list(&library, env::var_os("LD_PRELOAD").as_deref())?);
     if let Some(file) = &args.stats {
-        let wanted = if file.as_os_str().is_empty() {
+        let wanted = if file.as_os_str() == STDERR {
             // The program will have this process's number. It reports in any case, its children if they have mapped a file.
             std::process::id().to_string().into()
         } else {

@@ -4,7 +4,7 @@ use crate::entry::{Entry, Kind};
 use crate::index::InsertError;
 use crate::lock::{LockedEntry, Lookup};
 use crate::mapping::Mapping;
-use crate::seams::{PrivateCopies, ShortLock, World};
+use crate::seams::{AddressSpace, ShortLock, World};
 use crate::units::{Order, PageIndex, PageRange};
 use crate::waits::Waiting;
 use alloc::vec::Vec;
@@ -60,7 +60,7 @@ impl<W: World> Mapping<W> {
     ) -> Result<LockedEntry<'m, W>, GrabError> {
         if locked.entry().is_zero() {
             // The entry lock keeps the zero page from being faulted in again between here and the swap.
-            self.unmap(locked.pages(), PrivateCopies::Keep);
+            self.each_vma(locked.pages(), |vma, part| vma.space.unmap_zeros(part));
         }
         let new = Entry::new(Order::Pte, Kind::Empty).locked();
         locked.downgrade(index, new).map_err(|_| GrabError::OutOfMemory)

@@ -238,9 +238,16 @@ pub trait AddressSpace: Send + Sync {
     #[doc(alias = "cow_page")]
     fn install_copy(&self, index: PageIndex, from: Option<Frame>) -> Result<(), InstallError>;
 
-    /// After it returns no load through this VMA sees what was mapped in `range`; the next access finds storage anew.
+    /// After it returns no load through this VMA sees what was mapped in `range`; the next access finds storage anew. Either the file
+    /// system has storage there by now, or nothing was mapped but storage.
     #[doc(alias = "unmap_mapping_pages")]
     fn unmap(&self, range: PageRange, copies: PrivateCopies);
+
+    /// Takes zeros away from `range` although the file has no storage there, and the next access has to come as a fault. A space that
+    /// unmaps by showing the file itself (which is right once there is storage) must not do so here: stores would tell nobody.
+    fn unmap_zeros(&self, range: PageRange) {
+        self.unmap(range, PrivateCopies::Keep);
+    }
 
     /// Takes the right to store to `range` from every translation to the storage at `frame`, and its dirty bit.
     #[doc(alias = "pfn_mkclean_range")]

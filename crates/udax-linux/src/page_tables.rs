@@ -85,6 +85,10 @@ impl AddressSpace for LinuxSpace {
         self.make_plain(&mut held.state, range, copies, &[RunState::Zero]);
     }
 
+    fn unmap_zeros(&self, range: PageRange) {
+        self.trap_zeros(range);
+    }
+
     fn write_protect(&self, _range: PageRange, _frame: Frame) -> WriteTracking {
         WriteTracking::Native
     }

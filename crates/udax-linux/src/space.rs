@@ -235,10 +235,34 @@ impl LinuxSpace {
         self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Trap, RunState::Zero]);
     }
 
-    /// Maps the file over `range`, which holds no private copies, whatever is there.
+    /// Puts traps in the place of zero runs in `range`, at once for other threads. Private ones become plain and keep their copies: no
+    /// store through them reaches the file.
+    pub(crate) fn trap_zeros(&self, range: PageRange) {
+        let mut held = self.hold();
+        let state = &mut *held.state;
+        if state.area.sharing() == Sharing::Private {
+            self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Zero]);
+            return;
+        }
+        let service = self.service();
+        let range = range.intersect(state.area.pages);
+        for piece in stretches(&state.runs, range, &[RunState::Zero]) {
+            let piece = piece.pages;
+            let laid = service.with_descriptors(|| window::lay_live(service, &state.area, piece));
+            if laid.is_ok() {
+                state.runs.set(piece, RunState::Trap);
+            } else {
+                self.plain_now(state, piece);
+            }
+        }
+        state.recount(service);
+    }
+
+    /// Maps the file over `range`, which holds no private copies, whatever is there: the way out where nothing else could be had.
     pub(crate) fn plain_now(&self, state: &mut State, range: PageRange) {
         let service = self.service();
         let (area, file) = (state.area, self.file.descriptor());
+        self.overflowed.store(true, Ordering::Relaxed);
         match service.with_descriptors(|| plain::map(service, &area, file, range)) {
             Ok(()) => state.runs.set(range, RunState::Plain),
             Err(errno) => die(&format!("mapping the file again failed: {errno}")),

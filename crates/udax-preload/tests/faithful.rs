@@ -1,6 +1,7 @@
 //! Programs under the preloaded library do what they do without it: same output, same exit code, same files.
 //!
-//! The C program makes every call that is interposed (tests/programs/calls.c), with good arguments and bad ones.
+//! One C program makes every call that is interposed (tests/programs/calls.c), with good arguments and bad ones; another writes
+//! a mapped file in every way that does not look like a write (writers.c).
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -23,21 +24,24 @@ fn fresh(name: &str) -> PathBuf {
     directory
 }
 
-/// The C program, compiled once.
+/// A C program of tests/programs, compiled.
+fn compile(name: &str) -> PathBuf {
+    let source = format!("{}/tests/programs/{name}.c", env!("CARGO_MANIFEST_DIR"));
+    let program = fresh(&format!("program-{name}")).join(name);
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let done = Command::new(compiler)
+        .args(["-std=gnu17", "-O1", "-w", "-pthread", "-o"])
+        .arg(&program)
+        .arg(source)
+        .status();
+    assert!(done.expect("there is a C compiler").success(), "{name}.c compiles");
+    program
+}
+
+/// calls.c, compiled once.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/calls.c");
-        let program = fresh("program").join("calls");
-        let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let done = Command::new(compiler)
-            .args(["-std=gnu17", "-O1", "-w", "-pthread", "-o"])
-            .arg(&program)
-            .arg(source)
-            .status();
-        assert!(done.expect("there is a C compiler").success(), "calls.c compiles");
-        program
-    })
+    PROGRAM.get_or_init(|| compile("calls"))
 }
 
 fn preloaded(command: &mut Command) -> &mut Command {
@@ -137,6 +141,18 @@ fn a_handler_interrupts_a_write_as_ever() {
 #[test]
 fn leaving_at_once_is_as_ever() {
     check("leaving");
+}
+
+#[test]
+fn every_way_to_write_a_mapped_file_is_seen_in_it() {
+    let directory = fresh("writers");
+    let program = compile("writers");
+    let output =
+        preloaded(Command::new(program).current_dir(&directory)).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(!said.contains("STALE"), "{said}");
+    assert_eq!((said.lines().count(), output.status.code()), (11, Some(3)), "{said}");
+    let _ = fs::remove_dir_all(directory);
 }
 
 /// Runs a shell script both ways and compares.

@@ -5,8 +5,8 @@ mod common;
 use common::{Call, Rig, Spec, page, pages};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use udax_core::{Intent, Order};
-use udax_sim::{Congruence, Plan, Target, explore};
+use udax_core::{Access, Intent, IoError, Order, Served};
+use udax_sim::{Congruence, FsCall, Plan, Target, explore};
 
 /// A VMA whose faults ask for `ahead` pages behind them.
 fn ahead(rig: &Rig, spec: Spec, ahead: u64) -> Arc<common::Mapped> {
@@ -51,6 +51,17 @@ fn a_run_ends_where_an_entry_is_and_leaves_nothing_behind_it() {
     assert_eq!(vma.load(7), Ok(0));
     assert_eq!((rig.state(8), rig.state(10)), ("pZ".into(), "none".into()));
     assert_eq!(vma.load(6), Ok(6), "storage among holes is mapped as storage");
+    rig.check_invariants();
+}
+
+/// Empty entries that nobody works with would keep 2 MiB entries out for ever.
+#[test]
+fn a_run_that_nothing_came_of_leaves_no_entries() {
+    let rig = Rig::new(1024);
+    let vma = ahead(&rig, Spec::shared(pages(0, 1024)).small(), 9);
+    rig.file.fail(FsCall::BeginRead, Plan::ONCE, IoError::from_errno(5));
+    assert_eq!(vma.fault(0, Access::Read).served, Served::BusError);
+    assert_eq!((rig.mapping.entries(), rig.state(0)), (1, "pE".into()));
     rig.check_invariants();
 }
 

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::threads::watch;
 use common::{Call, Rig, Spec, page, pages};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -126,7 +127,9 @@ fn revoking_zeros_from_a_part_of_2_mib_takes_them_all() {
     let rig = Rig::new(1024);
     let large = rig.shared(pages(0, 1024));
     assert_eq!(large.load(0), Ok(0));
+    rig.hooks.take_log();
     rig.mapping.revoke_zeros(pages(20, 1));
+    assert_eq!(rig.hooks.take_log(), [Call::Unmap(pages(0, 512), PrivateCopies::Keep)]);
     assert_eq!((rig.mapping.entries(), large.sim.translations().len()), (0, 0));
     rig.check_invariants();
 }
@@ -154,17 +157,21 @@ fn pitfall_054_the_surviving_rest_of_a_dirty_2_mib_entry_is_flushed_before_it_go
 /// A range that starts inside a 2 MiB entry is walked once (pitfall 56).
 #[test]
 fn pitfall_056_ranges_that_start_inside_2_mib_entries_come_to_an_end() {
-    let rig = Rig::new(2048);
-    let large = rig.shared(pages(0, 2048));
-    for index in [0, 512, 1024, 1536] {
-        large.store(index, 1).expect("there is space");
-    }
-    rig.mapping.sync(pages(100, 1200)).expect("nothing fails");
-    assert_eq!(rig.state(1536), "hM[D]", "beyond the range");
-    rig.mapping.sync(pages(0, 2048)).expect("nothing fails");
-    assert_eq!(rig.mapping.invalidate(pages(100, 1200)), 0);
-    assert_eq!(rig.mapping.entries(), 1);
-    rig.check_invariants();
+    let body = || {
+        let rig = Rig::new(2048);
+        let large = rig.shared(pages(0, 2048));
+        for index in [0, 512, 1024, 1536] {
+            large.store(index, 1).expect("there is space");
+        }
+        assert_eq!(rig.mapping.invalidate(pages(100, 1200)), 3, "all dirty, and met once");
+        rig.mapping.sync(pages(100, 1200)).expect("nothing fails");
+        assert_eq!(rig.state(1536), "hM[D]", "beyond the range");
+        rig.mapping.sync(pages(0, 2048)).expect("nothing fails");
+        assert_eq!(rig.mapping.invalidate(pages(100, 1200)), 0);
+        assert_eq!(rig.mapping.entries(), 1);
+        rig.check_invariants();
+    };
+    watch("somebody who walks a range", body).ends();
 }
 
 /// 7.2 for truncate: unmap and look for pins; flush what sticks out; zero the tail; set the length; unmap with private copies;
@@ -311,7 +318,11 @@ fn section_7_4_punch_waits_for_pins_without_the_fault_lock() {
         None,
         "unmapped before the wait, so that no new pin can be taken"
     );
-    assert_eq!((vma.load(3), vma.load(4)), (Ok(5), Ok(5)), "faults go on meanwhile");
+    let other = Arc::clone(&vma);
+    let faults = watch("a fault beside the wait", move || {
+        assert_eq!((other.load(3), other.load(4)), (Ok(5), Ok(5)));
+    });
+    faults.ends();
     assert_eq!(rig.file.frame_of(page(3)), Some(frame), "not freed");
     // A second pin, taken through the mapping that came back meanwhile, counts as well.
     let other = rig.file.frame_of(page(4)).expect("there is storage");
@@ -406,12 +417,17 @@ fn section_7_5_nothing_is_held_while_bytes_are_copied() {
                 mapping.punch_hole(200 * PAGE_BYTES, PAGE_BYTES).expect("nothing fails");
             },
         );
-        if writing {
-            assert_eq!(rig.mapping.write(3 * PAGE_BYTES, &[1; 4096]), Ok(4096));
-        } else {
-            let mut bytes = [0; 4096];
-            assert_eq!(rig.mapping.read(3 * PAGE_BYTES, &mut bytes), Ok(4096));
-        }
+        let mapping = Arc::clone(&rig.mapping);
+        let copy = watch("a copy that faults", move || {
+            let mut bytes = [1; 4096];
+            let done = if writing {
+                mapping.write(3 * PAGE_BYTES, &bytes)
+            } else {
+                mapping.read(3 * PAGE_BYTES, &mut bytes)
+            };
+            assert_eq!(done, Ok(4096));
+        });
+        copy.ends();
         assert!(rig.hooks.all_done());
         rig.check_invariants();
     }

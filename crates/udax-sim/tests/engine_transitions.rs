@@ -150,10 +150,7 @@ fn play(row: Row, state: &str) -> String {
     let fell_back = rig.trace.take().iter().any(|event| {
         matches!(event, TraceEvent::PmdFaultDone(_, result) if result.contains(FaultResult::FALLBACK))
     });
-    if let (true, Some(before)) = (fell_back, fallback) {
-        return format!("{before}!");
-    }
-    rig.state(PAGE)
+    fallback.filter(|_| fell_back).map_or_else(|| rig.state(PAGE), |before| before + "!")
 }
 
 /// "other 511: none" where a 2 MiB entry made way for a small one; and nobody else maps what was taken away.

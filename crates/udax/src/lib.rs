@@ -42,11 +42,13 @@ mod file;
 mod mmap;
 mod process;
 mod report;
+mod shared_map;
 
 pub use advice::Advice;
 pub use file::File;
 pub use mmap::{Mmap, MmapMut, MmapOptions};
 pub use process::statistics;
 pub use report::{MapReport, UnitReport, UnitState};
+pub use shared_map::SharedMap;
 pub use statistics::{Ended, FileStatistics, PassedThrough, Statistics};
 pub use udax_linux::Errno;

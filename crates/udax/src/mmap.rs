@@ -18,7 +18,7 @@ use udax_linux::{Errno, Mapped, Prot, Sharing, SignalsBlocked};
 const PROT_READ: i32 = 1;
 const PROT_WRITE: i32 = 2;
 const MS_ASYNC: i32 = 1;
-const MS_SYNC: i32 = 4;
+pub(crate) const MS_SYNC: i32 = 4;
 
 /// How to map a file.
 ///
@@ -121,7 +121,7 @@ impl MmapOptions {
         Ok(Mmap { inner })
     }
 
-    fn make(&self, fd: i32, sharing: Sharing, prot: i32) -> io::Result<Inner> {
+    pub(crate) fn make(&self, fd: i32, sharing: Sharing, prot: i32) -> io::Result<Inner> {
         let context = |errno: Errno, length: usize| {
             let cause = io::Error::from(errno);
             let name = crate::descriptors::name_of(fd);
@@ -159,12 +159,12 @@ impl MmapOptions {
 
 /// What both kinds of mapping are.
 #[derive(Debug)]
-struct Inner {
+pub(crate) struct Inner {
     /// `None` for a mapping of no bytes, and while it is being dropped.
-    mapped: Option<Mapped>,
+    pub(crate) mapped: Option<Mapped>,
     /// Bytes between the page border and the offset asked for.
-    skipped: usize,
-    length: usize,
+    pub(crate) skipped: usize,
+    pub(crate) length: usize,
     refusal: Option<Refusal>,
 }
 
@@ -205,7 +205,7 @@ impl Inner {
         Ok(mapped.madvise(start, length, advice.bits())?)
     }
 
-    fn flush(&self, offset: usize, length: usize, flags: i32) -> io::Result<()> {
+    pub(crate) fn flush(&self, offset: usize, length: usize, flags: i32) -> io::Result<()> {
         let (start, length) = self.pages_of(offset, length)?;
         let Some(mapped) = &self.mapped else { return Ok(()) };
         let begin = mapped.address() + start;
@@ -217,7 +217,7 @@ impl Inner {
         })
     }
 
-    fn report(&self) -> MapReport {
+    pub(crate) fn report(&self) -> MapReport {
         let refused = self.refusal.as_ref().map(ToString::to_string);
         let Some(mapped) = &self.mapped else {
             return MapReport { plain_because: refused, proof: None, units: Vec::new() };

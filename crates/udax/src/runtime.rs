@@ -83,10 +83,12 @@ impl State {
             region.vma.space.plain_all();
             region.detach();
         }
-        drop(regions);
         files.ended.push((file.name.clone(), why));
-        self.serving.fetch_sub(1, Ordering::SeqCst);
         drop(file.take_proof());
+        // Its descriptors close before anybody goes on who takes the registry: what a last close does is for the program to see.
+        drop(file);
+        self.serving.fetch_sub(1, Ordering::SeqCst);
+        drop(regions);
     }
 
     /// Ends the service of every file.
@@ -123,6 +125,7 @@ impl Handler for State {
         region.file.count_fault();
         let space = &region.vma.space;
         if space.serve_in_place(event) == InPlace::Served {
+            region.file.settle_overflow();
             return;
         }
         let Some(index) = space.area().page_of(event.address) else { return };
@@ -168,9 +171,7 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
         // Always right: the kernel then maps the page, or gives its own SIGBUS. And an end: the access cannot come here again.
         make_plain(region, PageRange::new(index, 1));
     }
-    if vma.space.take_overflow() {
-        make_plain(region, vma.pages);
-    }
+    region.file.settle_overflow();
 }
 
 /// The plain mapping goes in for the units of `range` in one region, and the zeros there out of all others.

@@ -102,9 +102,15 @@ impl ServedFile {
         }
         self.host.assign(range);
         self.mapping.revoke_zeros(range);
+        self.settle_overflow();
+    }
+
+    /// Where the kernel refused to map a part, and a mapping became plain as a whole: all of that counts as storage from here on.
+    pub(crate) fn settle_overflow(&self) {
         for vma in self.mapping.vmas().iter().filter(|vma| vma.space.take_overflow()) {
             self.host.assign(vma.pages);
-            self.mapping.revoke_zeros(vma.pages);
+            self.mapping.invalidate(vma.pages);
+            vma.space.plain_all();
         }
     }
 }

@@ -178,3 +178,31 @@ fn errors_name_file_range_and_cause() {
     assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
     assert!(text.contains("sparse") && text.contains("4194304"), "{text}");
 }
+
+#[test]
+fn mappings_of_parts_of_a_unit_never_show_stale_zeros() {
+    for dir in places() {
+        let (file, _) = sparse(&dir, 16 << 20);
+        // SAFETY: only this test has the file, and it reads and writes one byte at a time.
+        let mut whole = unsafe { MmapOptions::new().map_mut(&file) }.expect("mapped");
+        let mut options = MmapOptions::new();
+        // SAFETY: as above. It begins and ends inside of 2 MiB units.
+        let mut part =
+            unsafe { options.offset(1 << 20).len(9 * MIB).map_mut(&file) }.expect("mapped");
+        assert!(served(&whole.report()) && served(&part.report()));
+        assert!(whole.iter().step_by(4096).chain(part.iter().step_by(4096)).all(|&byte| byte == 0));
+        for (turn, offset) in (0..9 * MIB).step_by(5 * 4096).enumerate() {
+            if turn % 2 == 0 {
+                whole[MIB + offset] = 3;
+            } else {
+                part[offset] = 3;
+            }
+            assert_eq!((whole[MIB + offset], part[offset]), (3, 3), "at {offset}");
+            assert_eq!(
+                (whole[MIB + offset + 4096], part[offset + 4096]),
+                (0, 0),
+                "behind {offset}"
+            );
+        }
+    }
+}
