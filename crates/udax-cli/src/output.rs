@@ -56,7 +56,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 /// Writes `value` as JSON, for other programs.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_json<T: Serialize>(value: &T) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }

@@ -88,10 +88,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     }
     let error = command.exec();
     eprintln!("udax: cannot run {}: {error}", program.display());
-    Ok(ExitCode::from(match error.kind() {
-        ErrorKind::NotFound => NOT_FOUND,
-        _ => CANNOT_RUN,
-    }))
+    let missing = error.kind() == ErrorKind::NotFound;
+    Ok(ExitCode::from(if missing { NOT_FOUND } else { CANNOT_RUN }))
 }
 
 /// Has the library loaded, and tells it what was asked for.
