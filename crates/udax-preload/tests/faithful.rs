@@ -151,7 +151,7 @@ fn every_way_to_write_a_mapped_file_is_seen_in_it() {
         preloaded(Command::new(program).current_dir(&directory)).output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(!said.contains("STALE"), "{said}");
-    assert_eq!((said.lines().count(), output.status.code()), (11, Some(3)), "{said}");
+    assert_eq!((said.lines().count(), output.status.code()), (15, Some(3)), "{said}");
     let _ = fs::remove_dir_all(directory);
 }
 

@@ -42,6 +42,11 @@ impl Runtime {
 
     pub(crate) fn before_exec(&self) {
         let _signals = SignalsBlocked::new();
+        if std::process::id() == self.state.process {
+            // For good, so that no other thread takes a lease between this and the exec. (A vfork child, which is another process in
+            // this memory, closes nothing for its parent.)
+            self.state.close();
+        }
         let mut files = self.state.files();
         self.state.end_all(&mut files, "the process executed another program");
     }

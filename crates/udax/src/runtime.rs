@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) serving: AtomicUsize,
     /// Nothing is taken into service any more: a fork child, or a process that writes files in ways we cannot see.
     closed: AtomicBool,
+    /// The process that this is the state of.
+    pub(crate) process: u32,
 }
 
 /// The runtime of a process.
@@ -141,7 +143,7 @@ impl Handler for State {
         let mut files = self.files();
         let broken = files.served.values().find(|file| file.holds_lease(lease));
         if let Some(key) = broken.map(|file| file.key) {
-            self.end_service(&mut files, key, "another process opened it");
+            self.end_service(&mut files, key, "it was opened once more");
         }
     }
 }
@@ -214,6 +216,7 @@ impl Runtime {
             dax: Dax::new(tracer),
             serving: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            process: std::process::id(),
         });
         Self { state, service: OnceLock::new() }
     }

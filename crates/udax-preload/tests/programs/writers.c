@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define UNIT (2UL << 20)
@@ -41,8 +42,11 @@ static void fresh(void) {
         munmap((void *)at, FILE_BYTES);
         close(fd);
     }
-    unlink("file");
-    fd = open("file", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    /* Never the same inode again: what is known of one file must not hide what happens to the next. */
+    static int files;
+    char name[20];
+    snprintf(name, sizeof name, "file%d", files++);
+    fd = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     at = touched_hole(fd);
 }
 
@@ -62,6 +66,24 @@ static int child_that_writes(void *unused) {
 static void *changes_user(void *unused) {
     (void)unused;
     return (void *)(intptr_t)(setuid(getuid()) != 0);
+}
+
+static void through_calls_and_children(void) {
+    fresh();
+    say("write", write(fd, "W", 1) == 1 && at[0] == 'W');
+
+    fresh();
+    pid_t child = fork();
+    if (child == 0) {
+        at[3 * UNIT] = 7;
+        _exit(pwrite(fd, "K", 1, 4 * UNIT) != 1);
+    }
+    waitpid(child, NULL, 0);
+    say("a child's store", at[3 * UNIT] == 7);
+    say("a child's write", at[4 * UNIT] == 'K');
+    at[5 * UNIT] = 9;
+    char byte = 0;
+    say("a store after the child", pread(fd, &byte, 1, 5 * UNIT) == 1 && byte == 9);
 }
 
 static void through_streams(void) {
@@ -93,7 +115,7 @@ static void through_standard_output(void) {
     say("standard output, put there later", at[0] == 'O');
 
     close(STDOUT_FILENO);
-    int standard = open("other", O_RDWR | O_CREAT | O_TRUNC, 0644);
+    int standard = open("standard", O_RDWR | O_CREAT | O_TRUNC, 0644);
     volatile uint8_t *other = touched_hole(standard);
     printf("P");
     fflush(stdout);
@@ -135,6 +157,7 @@ static void through_the_kernel(void) {
 
 int main(void) {
     console = dup(STDOUT_FILENO);
+    through_calls_and_children();
     through_streams();
     through_standard_output();
     through_the_kernel();
