@@ -176,6 +176,12 @@ impl HostFile {
         self.map().assign(range);
     }
 
+    /// Whether all of `range` is [assigned](Self::assign). Never waits.
+    #[must_use]
+    pub fn is_assigned(&self, range: PageRange) -> bool {
+        self.map().is_assigned(range)
+    }
+
     /// No mapping shows the units that lie whole in `range` natively any more. What they hold is unknown until they are
     /// surveyed again. Never waits.
     pub fn release(&self, range: PageRange) {

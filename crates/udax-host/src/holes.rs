@@ -133,6 +133,10 @@ impl HoleMap {
         }
     }
 
+    pub(crate) fn is_assigned(&self, range: PageRange) -> bool {
+        self.assigned.covers(range)
+    }
+
     /// No mapping shows them natively any more. What they hold is unknown then.
     pub(crate) fn release(&mut self, range: PageRange) {
         let units = units_in(range);

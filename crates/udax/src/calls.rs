@@ -1,7 +1,7 @@
 //! Calls that change a file without a store, and what has to happen before them.
 
 use crate::in_flight::Writing;
-use crate::runtime::Runtime;
+use crate::runtime::{Files, Runtime};
 use udax_core::PageRange;
 use udax_linux::SignalsBlocked;
 
@@ -78,10 +78,26 @@ impl Runtime {
     fn make_storage(&self, fd: i32, range: PageRange) {
         let Some(key) = crate::descriptors::key_of(fd) else { return };
         let _signals = SignalsBlocked::new();
+        // The table is let go first: what follows may wait for faults.
         let file = self.state.files().served.get(&key).cloned();
         if let Some(file) = file {
             let _regions = self.state.regions();
             file.make_storage(range);
+        }
+    }
+
+    /// A shared mapping of `pages` that the kernel serves is there: nobody is shown zeros of them from here on.
+    pub(crate) fn mapped_natively(&self, fd: i32, pages: PageRange) {
+        self.make_storage(fd, pages);
+    }
+
+    /// What shared mappings show natively of the served files counts as storage from here on. The caller holds the registry.
+    pub(crate) fn count_native_mappings(&self, files: &Files) {
+        let Some(service) = self.running() else { return };
+        for file in files.served.values() {
+            for pages in crate::descriptors::mapped_shared(service, file.key.ino, &(0..0)) {
+                file.make_storage(pages);
+            }
         }
     }
 

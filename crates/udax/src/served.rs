@@ -96,11 +96,14 @@ impl ServedFile {
     pub(crate) fn make_storage(&self, range: PageRange) {
         let range = whole_units(range);
         let _assigning = self.assigning.lock().unwrap_or_else(PoisonError::into_inner);
-        // Assigned already, and whoever did that has finished: a fault assigns before it takes the zeros away.
-        if self.host.hole_pages(range) == 0 && !self.mapping.may_show_zeros(range) {
+        // Also where nothing is known yet: a survey that looks before the bytes arrive would learn a hole.
+        if !self.host.is_assigned(range) {
+            self.host.assign(range);
+        }
+        // Whoever assigned has finished: a fault assigns before it takes the zeros away. A fault that asked before is seen by its entry.
+        if !self.mapping.may_show_zeros(range) {
             return;
         }
-        self.host.assign(range);
         self.mapping.revoke_zeros(range);
         self.settle_overflow();
     }

@@ -1,6 +1,8 @@
 //! Bad input and bad luck: each test runs itself again as a child process, which meets the bad luck, and looks at how it ends.
 #![expect(unsafe_code, reason = "mappings, signal handlers and fork are unsafe")]
 
+mod common;
+
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -56,6 +58,9 @@ fn map(file: &std::fs::File, length: usize) -> MmapMut {
 
 #[test]
 fn a_load_past_the_end_of_the_file_is_sigbus() {
+    if common::cannot_serve() {
+        return;
+    }
     if let Some(dir) = child() {
         let map = map(&sparse(&dir, 5 << 20), 8 * MIB);
         assert_eq!(map[5 * MIB - 1], 0, "inside the file it is zeros");
@@ -70,6 +75,9 @@ fn a_load_past_the_end_of_the_file_is_sigbus() {
 
 #[test]
 fn a_load_of_what_was_cut_off_is_sigbus() {
+    if common::cannot_serve() {
+        return;
+    }
     if let Some(dir) = child() {
         let file = udax::File::from(sparse(&dir, 8 << 20));
         // SAFETY: nobody else has the file.
@@ -88,6 +96,9 @@ fn a_load_of_what_was_cut_off_is_sigbus() {
 
 #[test]
 fn no_space_is_an_error_from_the_library_and_sigbus_for_a_store() {
+    if common::cannot_serve() {
+        return;
+    }
     const MOUNT: &str =
         r#"mount -t tmpfs -o size=4m none "$UDAX_TEST_CHILD" || exit 77; exec "$0" "$@""#;
     if let Some(dir) = child() {
@@ -121,6 +132,9 @@ fn no_space_is_an_error_from_the_library_and_sigbus_for_a_store() {
 
 #[test]
 fn a_fault_thread_that_fails_ends_the_process_with_a_message() {
+    if common::cannot_serve() {
+        return;
+    }
     if let Some(dir) = child() {
         let map = map(&sparse(&dir, 8 << 20), 8 * MIB);
         std::hint::black_box(map[0]);
@@ -207,6 +221,9 @@ fn timer(microseconds: libc::suseconds_t) {
 
 #[test]
 fn signals_in_the_middle_of_faults_lose_nothing() {
+    if common::cannot_serve() {
+        return;
+    }
     if let Some(dir) = child() {
         let file = sparse(&dir, 64 << 20);
         let handler = store_in_a_hole as *const () as libc::sighandler_t;
@@ -247,6 +264,9 @@ fn signals_in_the_middle_of_faults_lose_nothing() {
 
 #[test]
 fn forks_in_the_middle_of_faults_lose_nothing() {
+    if common::cannot_serve() {
+        return;
+    }
     if let Some(dir) = child() {
         let file = sparse(&dir, 64 << 20);
         for round in 0..50 {

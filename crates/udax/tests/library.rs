@@ -1,6 +1,8 @@
 //! The library on real memory, as a user of memmap2 would use it.
 #![expect(unsafe_code, reason = "mappings are made by unsafe functions, as memmap2's are")]
 
+mod common;
+
 use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -37,6 +39,9 @@ fn served(map: &udax::MapReport) -> bool {
 
 #[test]
 fn reading_a_hole_allocates_nothing_and_reads_zeros() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, _) = sparse(&dir, 256 << 20);
         // SAFETY: nobody else has the file.
@@ -51,6 +56,9 @@ fn reading_a_hole_allocates_nothing_and_reads_zeros() {
 
 #[test]
 fn stores_reach_the_file_and_nothing_else_does() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, path) = sparse(&dir, 64 << 20);
         // SAFETY: nobody else has the file.
@@ -80,6 +88,9 @@ fn stores_reach_the_file_and_nothing_else_does() {
 
 #[test]
 fn two_mappings_of_one_file_show_each_others_stores() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, _) = sparse(&dir, 32 << 20);
         // SAFETY: only this test has the file, and it reads one byte at a time.
@@ -97,6 +108,9 @@ fn two_mappings_of_one_file_show_each_others_stores() {
 
 #[test]
 fn a_write_through_the_library_is_seen_by_the_next_load() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, _) = sparse(&dir, 32 << 20);
         let file = udax::File::from(file);
@@ -116,6 +130,9 @@ fn a_write_through_the_library_is_seen_by_the_next_load() {
 
 #[test]
 fn private_stores_stay_private_and_survive_the_end_of_the_service() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, path) = sparse(&dir, 32 << 20);
         // SAFETY: only this test has the file.
@@ -136,6 +153,9 @@ fn private_stores_stay_private_and_survive_the_end_of_the_service() {
 
 #[test]
 fn a_second_opening_for_writing_ends_the_zeros_before_it_returns() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, path) = sparse(&dir, 32 << 20);
         // SAFETY: only this test has the file, and it reads one byte at a time.
@@ -151,6 +171,9 @@ fn a_second_opening_for_writing_ends_the_zeros_before_it_returns() {
 
 #[test]
 fn offsets_and_lengths_need_no_alignment() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (mut file, _) = sparse(&dir, 16 << 20);
         file.seek(SeekFrom::Start(0)).expect("seeks");
@@ -169,6 +192,9 @@ fn offsets_and_lengths_need_no_alignment() {
 
 #[test]
 fn errors_name_file_range_and_cause() {
+    if common::cannot_serve() {
+        return;
+    }
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let (_, path) = sparse(&dir, 4 << 20);
     let read_only = OpenOptions::new().read(true).open(&path).expect("opens");
@@ -181,6 +207,9 @@ fn errors_name_file_range_and_cause() {
 
 #[test]
 fn mappings_of_parts_of_a_unit_never_show_stale_zeros() {
+    if common::cannot_serve() {
+        return;
+    }
     for dir in places() {
         let (file, _) = sparse(&dir, 16 << 20);
         // SAFETY: only this test has the file, and it reads and writes one byte at a time.

@@ -1,6 +1,8 @@
 //! A process may have about 65,000 mappings: scattered stores never use them up.
 #![expect(unsafe_code, reason = "mappings are made by unsafe functions, as memmap2's are")]
 
+mod common;
+
 use std::os::unix::fs::FileExt as _;
 use udax::MmapOptions;
 
@@ -10,6 +12,9 @@ const UNITS: usize = 44_000;
 
 #[test]
 fn scattered_stores_over_a_large_file_end_in_one_plain_mapping_and_lose_nothing() {
+    if common::cannot_serve() {
+        return;
+    }
     let file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
     file.set_len((UNITS * UNIT) as u64).expect("a length");
     // SAFETY: nobody else has the file.

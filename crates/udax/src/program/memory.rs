@@ -65,6 +65,14 @@ impl Asked {
         }
     }
 
+    /// Whether stores through it reach a file.
+    fn reaches_file(&self) -> bool {
+        let kind = self.flags & bits::MAP_TYPE;
+        self.flags & bits::MAP_ANONYMOUS == 0
+            && self.fd >= 0
+            && (kind == bits::MAP_SHARED || kind == bits::MAP_SHARED_VALIDATE)
+    }
+
     fn is_large(&self) -> bool {
         self.length as u64 >= PMD_BYTES
     }
@@ -109,6 +117,13 @@ impl Program {
             // Stores through a small mapping come without a fault: what it maps counts as storage.
             (None, Some(Sharing::Shared)) if self.runtime.state.is_serving() => {
                 self.adopt(&asked, at, Sharing::Shared);
+            }
+            // Whatever else it is, the kernel serves it, and its stores come without a fault.
+            (None, None) if asked.reaches_file() && self.runtime.state.is_serving() => {
+                if let Ok(offset) = u64::try_from(asked.offset) {
+                    let pages = PageRange::of_bytes(offset, page_up(asked.length) as u64);
+                    self.runtime.mapped_natively(asked.fd, pages);
+                }
             }
             (None, _) => {}
         }
@@ -264,6 +279,8 @@ impl Program {
         }
         let _signals = SignalsBlocked::new();
         let from = old..old.saturating_add(page_up(old_length.max(1)));
+        // While it is held no file comes into service that the look below would miss.
+        let files = (new_length > old_length).then(|| self.runtime.state.files());
         let mut regions = self.runtime.state.regions_mut();
         let whole: Vec<Range<usize>> = regions.over(&from).map(Region::addresses).collect();
         for addresses in &whole {
@@ -281,13 +298,20 @@ impl Program {
                 end(region);
             }
         }
-        let at = self.native.mremap(old, old_length, new_length, flags, new)?;
-        regions.carve(&(at..at.saturating_add(page_up(new_length)))).into_iter().for_each(end);
+        let moved = self.native.mremap(old, old_length, new_length, flags, new);
+        if let Ok(at) = moved {
+            regions.carve(&(at..at.saturating_add(page_up(new_length)))).into_iter().for_each(end);
+            // A mapping that the kernel serves, grown: it shows more of its file, and stores there come without a fault.
+            if let Some(files) = &files {
+                self.runtime.count_native_mappings(files);
+            }
+        }
         drop(regions);
+        drop(files);
         if !whole.is_empty() {
             self.runtime.state.drop_unmapped();
         }
-        Ok(at)
+        moved
     }
 
     /// madvise(2). Hints about windows are not the kernel's business; anything that changes contents meets plain mappings.
@@ -327,7 +351,8 @@ impl Program {
     /// Private copies are thrown away; of a shared mapping only the plain parts have anything that could be dropped.
     fn advise_dontneed(&self, addresses: &Range<usize>) -> Result<(), Errno> {
         let _signals = SignalsBlocked::new();
-        let regions = self.runtime.state.regions();
+        // No fault may be under way: one that carries private copies into a plain mapping would bring back what is thrown away here.
+        let regions = self.runtime.state.regions_mut();
         let private = regions.over(addresses).any(|r| r.vma.sharing == EngineSharing::Private);
         if private {
             return self.native.madvise(addresses.start, addresses.len(), bits::MADV_DONTNEED);
