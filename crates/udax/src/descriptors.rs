@@ -73,6 +73,18 @@ pub(crate) fn rights_at(service: &Service, address: usize) -> Option<i32> {
     })
 }
 
+/// Whether anything in `addresses` can be loaded from or stored to.
+pub(crate) fn is_accessible(service: &Service, addresses: &Range<usize>) -> bool {
+    let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
+    String::from_utf8_lossy(&maps).lines().any(|line| {
+        let Some((range, rest)) = line.split_once(' ') else { return false };
+        let Some((start, end)) = range.split_once('-') else { return false };
+        let address = |text: &str| usize::from_str_radix(text, 16).unwrap_or(0);
+        let overlaps = address(start) < addresses.end && addresses.start < address(end);
+        overlaps && !rest.starts_with("---")
+    })
+}
+
 /// One line of /proc/PID/maps: `start-end perms offset dev inode path`, numbers in hexadecimal but for the inode.
 fn shared_pages(line: &str, ino: u64, except: &Range<usize>) -> Option<PageRange> {
     let mut fields = line.split_ascii_whitespace();

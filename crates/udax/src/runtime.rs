@@ -27,8 +27,19 @@ pub(crate) struct Files {
     pub(crate) tainted: BTreeSet<FileKey>,
     /// Why mappings were passed through, and how often.
     pub(crate) refused: BTreeMap<&'static str, u64>,
-    /// Files whose service ended, for statistics.
+    /// Files whose service ended, for statistics: the first [`ENDED_LIMIT`] of them.
     pub(crate) ended: Vec<(String, &'static str)>,
+}
+
+/// A process that maps and unmaps files all its life must not grow by their names.
+const ENDED_LIMIT: usize = 1000;
+
+impl Files {
+    fn note_end(&mut self, file: &ServedFile, why: &'static str) {
+        if self.ended.len() < ENDED_LIMIT {
+            self.ended.push((file.name.clone(), why));
+        }
+    }
 }
 
 /// Everything that outlives a single call.
@@ -85,7 +96,7 @@ impl State {
             region.vma.space.plain_all();
             region.detach();
         }
-        files.ended.push((file.name.clone(), why));
+        files.note_end(&file, why);
         drop(file.take_proof());
         // Its descriptors close before anybody goes on who takes the registry: what a last close does is for the program to see.
         drop(file);
@@ -111,7 +122,7 @@ impl State {
         };
         for key in unmapped {
             if let Some(file) = files.served.remove(&key) {
-                files.ended.push((file.name.clone(), "unmapped"));
+                files.note_end(&file, "unmapped");
                 self.serving.fetch_sub(1, Ordering::SeqCst);
                 drop(file.take_proof());
             }

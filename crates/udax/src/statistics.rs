@@ -11,7 +11,7 @@ use udax_linux::{RunState, SignalsBlocked};
 pub struct Statistics {
     /// The files that are served now.
     pub files: Vec<FileStatistics>,
-    /// The files that were, and why that ended.
+    /// The files that were, and why that ended; the first thousand.
     pub ended: Vec<Ended>,
     /// Mappings that stayed plain, by reason.
     pub passed_through: Vec<PassedThrough>,

@@ -108,6 +108,7 @@ impl Program {
         let asked = Asked { address, length, prot, flags, fd, offset };
         let sharing = asked.could_be_served();
         let candidate = sharing.filter(|_| asked.is_large() && !self.runtime.state.is_closed());
+        let candidate = candidate.filter(|_| !self.replaces_live(&asked));
         let populate = candidate.is_some() && flags & bits::MAP_POPULATE != 0;
         let asked =
             Asked { flags: if populate { flags & !bits::MAP_POPULATE } else { flags }, ..asked };
@@ -131,6 +132,23 @@ impl Program {
             let _ = self.native.madvise(at, length, bits::MADV_POPULATE_READ);
         }
         Ok(at)
+    }
+
+    /// Whether other threads may be using the addresses right now: then the new mapping has to come in one act, as the kernel's does, and
+    /// it stays plain. Its pages count as storage from before it is there.
+    fn replaces_live(&self, asked: &Asked) -> bool {
+        if !asked.replaces() {
+            return false;
+        }
+        // Not started for this: the stacks of its threads might come to lie where the program is about to map.
+        let Some(service) = self.runtime.running() else { return false };
+        let live = crate::descriptors::is_accessible(service, &asked.addresses(asked.address));
+        if let (true, true, Ok(offset)) = (live, asked.reaches_file(), u64::try_from(asked.offset))
+        {
+            let pages = PageRange::of_bytes(offset, page_up(asked.length) as u64);
+            self.runtime.mapped_natively(asked.fd, pages);
+        }
+        live
     }
 
     fn adopt(&self, asked: &Asked, at: usize, sharing: Sharing) {

@@ -1,0 +1,45 @@
+//! The program's own calls, in the order in which an interposed program's threads could make them.
+#![expect(unsafe_code, reason = "mapping calls, and loads from what they return")]
+
+mod common;
+
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::FileExt as _;
+use udax::program::{NativeCalls, Program, Settings, WriteAt};
+
+const UNIT: usize = 2 << 20;
+const READ_WRITE: i32 = 3;
+const SHARED: i32 = 1;
+
+/// Of what no mapping has shown yet nothing is known: a look at it sees no data until the write has got there.
+#[test]
+fn a_write_under_way_is_not_taken_for_a_hole() {
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).open(dir.path().join("sparse"));
+    let file = file.expect("the file can be made");
+    file.set_len(8 * UNIT as u64).expect("a length");
+    // SAFETY: the calls below map a file of this test's own where the kernel chooses, and unmap nothing.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let map = |first: usize| {
+        let offset = i64::try_from(first * UNIT).expect("a small number");
+        program.mmap(0, UNIT, READ_WRITE, SHARED, file.as_raw_fd(), offset).expect("mapped")
+    };
+    let byte_at = |address: usize| {
+        // SAFETY: one of the addresses that `map` gave, which stay mapped.
+        unsafe { std::ptr::with_exposed_provenance::<u8>(address).read_volatile() }
+    };
+    assert_eq!(byte_at(map(0)), 0);
+    assert_eq!(program.statistics().files.len(), 1, "the test is about a served file");
+    let offset = 4 * UNIT as u64;
+    let call = program.writing(file.as_raw_fd(), WriteAt::Offset(offset), UNIT as u64);
+    // Another thread comes in between: what it announced, the writer has not told the kernel yet.
+    let other = map(4);
+    assert_eq!(byte_at(other), 0);
+    file.write_all_at(&vec![7; UNIT], offset).expect("written");
+    drop(call);
+    assert_eq!(byte_at(other), 7);
+}
