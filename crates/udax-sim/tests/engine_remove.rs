@@ -71,7 +71,7 @@ fn section_7_1_invalidate_unmaps_after_the_entries_and_always() {
     rig.check_invariants();
 }
 
-/// Pitfall 16: while the removal sleeps for a 2 MiB entry, small entries take its place elsewhere in it. They are not skipped.
+/// 7.1, delete-range: scan, wait for each, delete. Pitfall 16: while the removal sleeps for a 2 MiB entry, small entries take its place elsewhere in it. They are not skipped.
 #[test]
 fn pitfall_016_a_removal_that_slept_looks_at_the_same_place_again() {
     let rig = Rig::new(1024);
@@ -121,7 +121,7 @@ fn section_7_1_a_partial_range_removes_the_whole_2_mib_entry() {
     }
 }
 
-/// The same with zeros, which would otherwise stay in sight for ever.
+/// 7.1, a 2 MiB entry touched by a partial range: the same with zeros, which would otherwise stay in sight for ever.
 #[test]
 fn revoking_zeros_from_a_part_of_2_mib_takes_them_all() {
     let rig = Rig::new(1024);
@@ -134,7 +134,7 @@ fn revoking_zeros_from_a_part_of_2_mib_takes_them_all() {
     rig.check_invariants();
 }
 
-/// The dirty rest (pitfall 54): what a partial punch deletes of a dirty 2 MiB entry has been flushed before.
+/// 7.1, the dirty rest (pitfall 54): what a partial punch deletes of a dirty 2 MiB entry has been flushed before.
 #[test]
 fn pitfall_054_the_surviving_rest_of_a_dirty_2_mib_entry_is_flushed_before_it_goes() {
     for truncating in [false, true] {
@@ -154,7 +154,7 @@ fn pitfall_054_the_surviving_rest_of_a_dirty_2_mib_entry_is_flushed_before_it_go
     }
 }
 
-/// A range that starts inside a 2 MiB entry is walked once (pitfall 56).
+/// 7.1, delete-range: a range that starts inside a 2 MiB entry is walked once (pitfall 56).
 #[test]
 fn pitfall_056_ranges_that_start_inside_2_mib_entries_come_to_an_end() {
     let body = || {

@@ -1,4 +1,4 @@
-//! The 2 MiB fault, row by row of SEMANTICS 5.3. Each test names its row.
+//! The 2 MiB fault, row by row of SEMANTICS 5.3. Each test names its row. With `pte_fault.rs` this is scenario 2 of section 10.
 
 mod common_b;
 

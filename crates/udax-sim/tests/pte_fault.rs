@@ -1,4 +1,4 @@
-//! The 4 KiB fault, row by row of SEMANTICS 5.2. Each test names its row.
+//! The 4 KiB fault, row by row of SEMANTICS 5.2. Each test names its row. With `pmd_fault.rs` this is scenario 2 of section 10.
 
 mod common_b;
 

@@ -217,6 +217,7 @@ fn sync_6_2_a_store_at_each_step_is_flushed_now_or_marked_for_later() {
     }
 }
 
+/// 6.2, steps 1 to 3: who waited for the entry finds ToWrite clear only when the flush has ended.
 #[test]
 fn r1_the_second_of_two_syncs_returns_only_after_the_first_has_flushed() {
     let rig = rig();
@@ -297,6 +298,7 @@ fn r1_r2_two_syncs_at_once_hide_nothing_from_each_other() {
     sync_against_stores(0..60, Shape::shared(0, 1024), 2);
 }
 
+/// 6.2, step 2: another payload than the scan has seen is not flushed.
 #[test]
 fn r3_an_entry_whose_storage_was_exchanged_while_it_was_waited_for_is_skipped() {
     let rig = rig();
