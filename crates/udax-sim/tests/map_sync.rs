@@ -100,6 +100,7 @@ fn map_sync_5_5_the_metadata_of_a_store_is_durable_when_the_store_is_done() {
     rig.check(&[&plain, &map]);
 }
 
+/// The row of 5.4 for loads through a synchronous mapping.
 #[test]
 fn map_sync_5_5_loads_are_plain_loads() {
     let rig = rig();
