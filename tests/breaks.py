@@ -1,0 +1,248 @@
+#!/usr/bin/env python3
+"""Plants bugs, one at a time, in a copy of the repository, and sees whether the test that is named for each finds it.
+
+    tests/breaks.py                     every break
+    tests/breaks.py wakes 'pitfall_0*'  those whose file or name matches one of the patterns
+    tests/breaks.py --sample 12         so many, drawn anew each time (--seed N draws the same again)
+    tests/breaks.py --list              names and rules only
+
+The breaks are in tests/breaks/*.toml; docs/testing.md says how one is written. No build of the repository itself can contain one: they are
+text that is exchanged in the copy (target/breaks), and a break whose text is not found there exactly once is an error, not a pass. Every named test
+is run unbroken first. The last line is `N passed, M failed`: a break passes when each of its tests failed.
+"""
+import argparse
+import fnmatch
+import os
+import pathlib
+import queue
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+KEYS = {"name", "rule", "file", "from", "to", "edits", "test", "tests", "seconds", "hang", "env"}
+
+
+class Break:
+    """One change that must be noticed."""
+
+    def __init__(self, group, table):
+        unknown = set(table) - KEYS
+        if unknown:
+            sys.exit(f"{group}: {table.get('name')}: unknown keys {sorted(unknown)}")
+        self.group = group
+        self.name = table["name"]
+        self.rule = table["rule"]
+        self.edits = table.get("edits") or [{k: table[k] for k in ("file", "from", "to")}]
+        self.tests = table.get("tests") or [table["test"]]
+        # How long a test may take. A test that hangs has noticed, unless finding the bug in time is the point.
+        self.seconds = table.get("seconds", 60)
+        self.hang = table.get("hang", "caught")
+        self.env = table.get("env", {})
+
+    def matches(self, patterns):
+        names = (self.name, self.group, f"{self.group}:{self.name}")
+        return not patterns or any(fnmatch.fnmatchcase(n, p) for n in names for p in patterns)
+
+
+def load():
+    breaks = []
+    for path in sorted((ROOT / "tests/breaks").glob("*.toml")):
+        with path.open("rb") as file:
+            breaks += [Break(path.stem, table) for table in tomllib.load(file)["break"]]
+    names = [b.name for b in breaks]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        sys.exit(f"named twice: {sorted(twice)}")
+    return breaks
+
+
+def command_of(test):
+    """`package::target::path::of::test`; the target is a file under tests/, or `lib`. With a blank in it: a shell command."""
+    if " " in test:
+        return ["bash", "-c", test]
+    package, target, name = test.split("::", 2)
+    where = ["--lib"] if target == "lib" else ["--test", target]
+    return ["cargo", "test", "--quiet", "-p", package, *where, "--", "--exact", name]
+
+
+class Copy:
+    """A copy of the repository with a build of its own."""
+
+    def __init__(self, number):
+        self.root = ROOT / "target/breaks" / f"copy-{number}"
+        self.root.mkdir(parents=True, exist_ok=True)
+        listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
+                                capture_output=True).stdout.decode().split("\0")
+        wanted = {name for name in listed if name and (ROOT / name).is_file()}
+        for name in wanted:
+            here, there = ROOT / name, self.root / name
+            if not there.exists() or there.read_bytes() != here.read_bytes():
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(here, there)
+        for path in [p for folder in ("crates", "tests") for p in (self.root / folder).rglob("*") if p.is_file()]:
+            if str(path.relative_to(self.root)) not in wanted:
+                path.unlink()
+
+    def run(self, test, seconds, env):
+        """(exit code or None for a hang, output)"""
+        process = subprocess.Popen(command_of(test), cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                   errors="replace", start_new_session=True,
+                                   env={**os.environ, "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0",
+                                        "CARGO_TARGET_DIR": str(self.root / "target"), **env})
+        try:
+            output, _ = process.communicate(timeout=seconds)
+            return process.returncode, output
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            return None, output
+
+    def build(self, test, env):
+        """Builds what `test` needs, without a limit on time; the compiler's errors, if any."""
+        if " " in test:
+            return ""
+        command = command_of(test)
+        command = command[:command.index("--")] + ["--no-run"]
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True,
+                              env={**os.environ, "CARGO_TERM_COLOR": "never", "CARGO_TARGET_DIR": str(self.root / "target"), **env})
+        return "" if done.returncode == 0 else done.stderr
+
+    def edit(self, edits):
+        """Exchanges the texts; returns what puts them back. Raises ValueError where a text is not there exactly once."""
+        before = {}
+        try:
+            for edit in edits:
+                path = self.root / edit["file"]
+                text = path.read_text()
+                before.setdefault(path, text)
+                old, new = edit["from"].strip("\n"), edit["to"].strip("\n")
+                if text.count(old) != 1:
+                    raise ValueError(f"{edit['file']} has the text {text.count(old)} times, not once: {old.strip().splitlines()[0]}")
+                path.write_text(text.replace(old, new))
+        except ValueError:
+            self.restore(before)
+            raise
+        return before
+
+    @staticmethod
+    def restore(before):
+        for path, text in before.items():
+            path.write_text(text)
+
+
+def ran_one(test, output):
+    return " " in test or re.search(r"test result: \w+\. (1 passed; 0|0 passed; 1) failed", output)
+
+
+def first_words(output):
+    """What the failing test said."""
+    lines = output.splitlines()
+    for at, line in enumerate(lines):
+        if "panicked at" in line:
+            return next((said for said in lines[at + 1:] if said.strip()), line).strip()[:110]
+    return next((line.strip()[:110] for line in lines if "error" in line.lower()), "it failed")
+
+
+def try_break(copy, one):
+    """(passed?, what was seen)"""
+    try:
+        before = copy.edit(one.edits)
+    except (ValueError, OSError) as error:
+        return False, f"does not apply: {error}"
+    try:
+        seen = ""
+        for test in one.tests:
+            errors = copy.build(test, one.env)
+            if errors:
+                return False, "does not compile: " + first_words(errors)
+            code, output = copy.run(test, one.seconds, one.env)
+            if code is None and one.hang != "caught":
+                return False, f"{test}: nothing found in {one.seconds} s"
+            if code == 0:
+                return False, f"NOT NOTICED by {test}"
+            if code is not None and code >= 0 and not ran_one(test, output) and "panicked" not in output:
+                return False, f"{test} did not run: {first_words(output)}"
+            seen = seen or ("it hangs" if code is None else first_words(output))
+        return True, seen
+    finally:
+        copy.restore(before)
+
+
+def unbroken(copy, tests):
+    """The named tests that do not pass by themselves."""
+    failed = []
+    for test, (seconds, env) in tests.items():
+        errors = copy.build(test, env)
+        code, output = (1, errors) if errors else copy.run(test, max(seconds, 120) + 60, env)
+        if code != 0 or not ran_one(test, output):
+            failed.append(f"{test}: {'hangs' if code is None else first_words(output)}")
+    return failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("patterns", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    options = parser.parse_args()
+    chosen = [one for one in load() if one.matches(options.patterns)]
+    if options.sample is not None:
+        seed = options.seed if options.seed is not None else random.randrange(1 << 32)
+        print(f"a sample of {options.sample} (--seed {seed})")
+        chosen = random.Random(seed).sample(chosen, min(options.sample, len(chosen)))
+    if not chosen:
+        sys.exit("no break has such a name")
+    if options.list:
+        for one in chosen:
+            print(f"{one.group}:{one.name}  {one.rule}")
+        return
+    work = queue.Queue()
+    for one in chosen:
+        work.put(one)
+    results, complaints, lock = {}, [], threading.Lock()
+    started = time.monotonic()
+
+    def worker(number):
+        copy = Copy(number)
+        mine = {}
+        for one in chosen[number::options.jobs]:
+            mine.update({test: (one.seconds, one.env) for test in one.tests if one.hang == "caught"})
+        failed = unbroken(copy, mine)
+        with lock:
+            complaints.extend(failed)
+        while True:
+            try:
+                one = work.get_nowait()
+            except queue.Empty:
+                return
+            begun = time.monotonic()
+            passed, seen = try_break(copy, one)
+            with lock:
+                results[one.name] = passed
+                print(f"{'caught' if passed else 'FAILED':7} {time.monotonic() - begun:5.1f} s  {one.name}: {one.rule}\n"
+                      f"                 {', '.join(one.tests)}\n                 {seen}", flush=True)
+
+    threads = [threading.Thread(target=worker, args=(number,)) for number in range(min(options.jobs, len(chosen)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for complaint in sorted(set(complaints)):
+        print(f"FAILED unbroken: {complaint}")
+    failed = sum(not passed for passed in results.values()) + len(set(complaints)) + len(chosen) - len(results)
+    print(f"{len(chosen)} breaks in {time.monotonic() - started:.0f} s")
+    print(f"{sum(results.values())} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
