@@ -25,6 +25,8 @@ pub enum FsCall {
     BeginWrite,
     /// For [`Intent::Zero`].
     BeginZero,
+    /// For [`Intent::Move`].
+    BeginMove,
     /// [`Filesystem::iomap_end`].
     End,
     /// [`Filesystem::set_size`].
@@ -53,6 +55,8 @@ struct Reserved {
     block: u64,
     /// How many operations copy there, or have been told to.
     users: u64,
+    /// The page moves: it had its old storage for itself, and gives it back when the exchange is durable.
+    moves: bool,
 }
 
 #[derive(Debug)]
@@ -261,9 +265,37 @@ impl SimFile {
         let found = self.inode.fs.space().allocate(page, free);
         let (block, got) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.inode.fs.media().make_stale(self.frames(block, got));
-        let reserved = |n| (page + n, Reserved { block: block + n, users: 1 });
+        let reserved = |n| (page + n, Reserved { block: block + n, users: 1, moves: false });
         state.copies.extend((0..got).map(reserved));
         Ok((block, got, true))
+    }
+
+    /// An aligned run of blocks to move the pages of `range` to.
+    fn reserve_move(&self, state: &mut FileState, range: PageRange) -> Result<Iomap, IoError> {
+        let (old, _, _) = self.look_up(state, range);
+        let no_space = IoError::from_errno(ENOSPC);
+        if state.copies.range(range.start.0..range.end.0).next().is_some() {
+            return Err(IoError::new(IoErrorKind::WouldBlock));
+        }
+        let mut space = self.inode.fs.space();
+        let (block, got) = space.allocate(range.start.0, range.len()).ok_or(no_space)?;
+        let first = self.inode.fs.frame(block);
+        if got < range.len() || !first.is_pmd_aligned() {
+            space.give_back(block, got);
+            return Err(no_space);
+        }
+        drop(space);
+        self.inode.fs.media().make_stale(self.frames(block, got));
+        let reserved =
+            |n| (range.start.0 + n, Reserved { block: block + n, users: 1, moves: true });
+        state.copies.extend((0..got).map(reserved));
+        Ok(Iomap {
+            range,
+            backing: Backing::Mapped(first),
+            is_new: true,
+            metadata_dirty: false,
+            copy_from: Some(old),
+        })
     }
 
     /// The copied pages take the place of the shared ones; reserved blocks that were not used go back.
@@ -388,14 +420,18 @@ impl Filesystem for SimFile {
             Intent::Read => FsCall::BeginRead,
             Intent::Write => FsCall::BeginWrite,
             Intent::Zero => FsCall::BeginZero,
+            Intent::Move => FsCall::BeginMove,
         })?;
         if range.is_empty() {
             return Err(IoError::new(IoErrorKind::OutOfRange));
         }
-        if intent == Intent::Write {
+        if matches!(intent, Intent::Write | Intent::Move) {
             self.inode.fs.journal.pass();
         }
         let mut state = self.state();
+        if intent == Intent::Move {
+            return self.reserve_move(&mut state, range);
+        }
         let (backing, is_shared, pages) = self.look_up(&state, range);
         let mut iomap = if intent == Intent::Write || (intent == Intent::Zero && is_shared) {
             self.look_up_for_store(&mut state, range)?
@@ -414,10 +450,19 @@ impl Filesystem for SimFile {
 
     fn iomap_end(&self, iomap: &Iomap, done: u64) -> Result<(), IoError> {
         yield_point();
+        let failed = self.inode.failures.check(FsCall::End);
         if iomap.copy_from.is_some() {
-            self.finish_copy(&mut self.state(), iomap, done);
+            let mut state = self.state();
+            let first = state.copies.get(&iomap.range.start.0);
+            let moves = first.is_some_and(|reserved| reserved.moves);
+            // A move that fails has not happened; for a copy it is too late to say so.
+            let done = if moves && failed.is_err() { 0 } else { done };
+            self.finish_copy(&mut state, iomap, done);
+            if moves && done > 0 {
+                state.durable = (state.size, state.extents.clone());
+            }
         }
-        self.inode.failures.check(FsCall::End)
+        failed
     }
 
     fn set_size(&self, bytes: u64) -> Result<(), IoError> {

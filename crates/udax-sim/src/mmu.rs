@@ -212,6 +212,14 @@ impl PageTables {
         }
     }
 
+    /// The table of a level goes if there is nothing in it.
+    pub(crate) fn free_empty_table(&mut self, address_page: u64) {
+        let level = level_of(address_page);
+        if matches!(self.levels.get(&level), Some(Level::Table(table)) if table.is_empty()) {
+            self.levels.remove(&level);
+        }
+    }
+
     /// A 2 MiB translation becomes nothing.
     pub(crate) fn split(&mut self, address_page: u64) -> bool {
         let level = level_of(address_page);

@@ -244,10 +244,14 @@ impl AddressSpace for SimSpace {
         WriteTracking::Faults
     }
 
-    fn split_pmd(&self, index: PageIndex) {
+    fn clear_pmd(&self, index: PageIndex) {
         yield_point();
         let page = self.address_page(index);
-        let is_split = self.mm.tables().split(page);
+        let is_split = {
+            let mut tables = self.mm.tables();
+            tables.free_empty_table(page);
+            tables.split(page)
+        };
         if is_split {
             self.mm.shoot_down(&(page..page + 1));
         }

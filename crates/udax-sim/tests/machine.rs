@@ -118,9 +118,9 @@ fn an_existing_translation_only_gains_rights() {
         (space.pmd(PageIndex(600)), space.pmd(PageIndex(0))),
         (Pmd::HugeWritable, Pmd::Table)
     );
-    space.split_pmd(PageIndex(700));
+    space.clear_pmd(PageIndex(700));
     assert_eq!(space.pmd(PageIndex(600)), Pmd::None);
-    space.split_pmd(PageIndex(0));
+    space.clear_pmd(PageIndex(0));
     assert_eq!(space.pmd(PageIndex(0)), Pmd::Table, "only a 2 MiB translation is split");
 }
 

@@ -378,7 +378,7 @@ fn row_5_3_15_a_fallback_splits_the_huge_page_before_the_small_fault() {
     assert_eq!(rig.write(&map, 3, 1), Ok(()));
     let order: Vec<_> = rig.points.journal();
     let place = |what: &str| order.iter().position(|call| call == what).expect("it happened");
-    assert!(place("split_pmd") < place("pmd_fault_done WRITE FALLBACK"));
+    assert!(place("clear_pmd") < place("pmd_fault_done WRITE FALLBACK"));
     assert!(place("iomap_end 1") > place("pte_fault WRITE"));
     assert_eq!(map.table(), ["3 storage W D"]);
     rig.check(&[&map]);

@@ -320,6 +320,8 @@ fn r3_an_entry_whose_storage_was_exchanged_while_it_was_waited_for_is_skipped() 
         }
         *common_b::lock(&handle) = Some(sync);
     });
+    // A store that maps ahead asks the file system, whatever the entry knows.
+    let map = rig.map(small().ahead(1));
     rig.write(&map, 5, 2).expect("a copy on write of the extent");
     let sync = common_b::lock(&sync).take().expect("started").join().expect("it ended");
     assert_eq!(sync, Ok(()));

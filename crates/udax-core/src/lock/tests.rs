@@ -157,7 +157,7 @@ impl AddressSpace for Nothing {
         WriteTracking::Faults
     }
 
-    fn split_pmd(&self, _: PageIndex) {}
+    fn clear_pmd(&self, _: PageIndex) {}
 }
 
 type TestMapping = Arc<Mapping<Nothing>>;
@@ -168,7 +168,7 @@ fn mapping() -> TestMapping {
 }
 
 fn locked(mapping: &Mapping<Nothing>, index: u64, order: Order) -> LockedEntry<'_, Nothing> {
-    mapping.grab(PageIndex(index), order).unwrap_or_else(|error| panic!("{error:?}"))
+    mapping.grab(PageIndex(index), order, None).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Turns a hang into a failure; no test needs the time.
@@ -220,6 +220,7 @@ fn sleeper(mapping: &TestMapping, index: u64, start: u64, then: Then) -> Waiter 
                 let _ = tell.send(Seen::Nothing);
             }
             Lookup::Conflict => panic!("no size was asked for"),
+            Lookup::Interrupted => panic!("nobody interrupts"),
             Lookup::Entry(awaited) => {
                 let held = match then {
                     Then::Lock => Some(awaited.lock()),
@@ -394,7 +395,7 @@ fn a_2_mib_request_tests_for_nothing_then_size_then_lock() {
     let small = locked(&mapping, 300, Order::Pte);
     assert!(matches!(look(0), Lookup::Conflict), "locked, and not waited for");
     assert_eq!(
-        mapping.grab(PageIndex(0), Order::Pmd).err(),
+        mapping.grab(PageIndex(0), Order::Pmd, None).err(),
         Some(crate::grab::GrabError::Conflict)
     );
     drop(small);

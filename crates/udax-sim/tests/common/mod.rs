@@ -159,7 +159,8 @@ impl Mapped {
     pub fn fault(&self, index: u64, access: Access) -> FaultOutcome {
         let (vma, index) = (&*self.vma, page(index));
         let translation_present = self.sim.translation(index).is_some();
-        let fault = Fault { vma, index, access, translation_present, ahead: self.ahead };
+        let fault =
+            Fault { translation_present, ahead: self.ahead, ..Fault::new(vma, index, access) };
         let outcome = self.mapping.fault(&fault);
         self.served.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         outcome
@@ -296,7 +297,7 @@ impl Rig {
                 Served::BusError => Err(AccessError::BusError),
                 Served::Poisoned => Err(AccessError::Poisoned),
                 Served::OutOfMemory => Err(AccessError::OutOfMemory),
-                Served::Fallback | Served::NeedsCommit { .. } => {
+                Served::Fallback | Served::NeedsCommit { .. } | Served::Interrupted => {
                     panic!("the engine ended a fault half-way")
                 }
             }

@@ -233,7 +233,11 @@ impl Rig {
             let FaultRequest { index, access, translation_present } = request;
             let vma = &*handled;
             let ahead = shape.ahead;
-            let outcome = mapping.fault(&Fault { vma, index, access, translation_present, ahead });
+            let outcome = mapping.fault(&Fault {
+                translation_present,
+                ahead,
+                ..Fault::new(vma, index, access)
+            });
             lock(&outcomes).push(outcome);
             answer(outcome.served)
         });
@@ -327,20 +331,15 @@ impl Rig {
     /// One fault, past the machine: what the engine answers.
     pub fn fault(&self, map: &Map, index: u64, access: Access) -> FaultOutcome {
         let translation_present = map.sim.translation(page(index)).is_some();
-        self.mapping.fault(&Fault {
-            vma: &map.vma,
-            index: page(index),
-            access,
-            translation_present,
-            ahead: 0,
-        })
+        let fault = Fault::new(&map.vma, page(index), access);
+        self.mapping.fault(&Fault { translation_present, ..fault })
     }
 }
 
 fn answer(served: Served) -> Result<(), AccessError> {
     match served {
         Served::Installed | Served::Retry | Served::Copied => Ok(()),
-        Served::Fallback | Served::NeedsCommit { .. } => {
+        Served::Fallback | Served::NeedsCommit { .. } | Served::Interrupted => {
             panic!("{served:?} never leaves the engine")
         }
         Served::BusError => Err(AccessError::BusError),
