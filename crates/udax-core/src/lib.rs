@@ -15,7 +15,6 @@ mod seams;
 mod units;
 
 mod index;
-mod sync;
 mod waits;
 
 mod fault_lock;
@@ -37,8 +36,8 @@ pub use error::{InstallError, IoError, IoErrorKind};
 pub use fault::{Access, Fault, FaultOutcome, NotHuge, Served};
 pub use mapping::{Dax, EntryReport, Mapping};
 pub use seams::{
-    AddressSpace, Backing, Filesystem, Intent, Iomap, Media, MediaAccess, Owner, Parker, Platform,
-    Pmd, PrivateCopies, Rights, ShortLock, World, WriteTracking,
+    AddressSpace, Backing, Counter, Filesystem, Intent, Iomap, Media, MediaAccess, Owner, Parker,
+    Platform, Pmd, PrivateCopies, Rights, ShortLock, World, WriteTracking,
 };
 pub use trace::{FaultFlags, FaultPlace, FaultResult, Inode, TraceEvent, Tracer};
 pub use units::{
