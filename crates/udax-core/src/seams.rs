@@ -6,6 +6,7 @@ use crate::error::{InstallError, IoError};
 use crate::units::{Frame, FrameRange, Order, PageIndex, PageRange};
 use alloc::sync::Arc;
 use core::ops::DerefMut;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// What somebody means to do with an extent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,12 +297,42 @@ pub trait Parker: Send + Sync {
     fn unpark(&self);
 }
 
-/// How threads exclude each other and wait, so that std, loom, shuttle and a kernel can each supply theirs.
+/// A number that is written under a lock and read without it. It orders nothing: whoever relies on what it says has been ordered
+/// behind the writer by a lock.
+pub trait Counter: Send + Sync {
+    /// A counter that stands at `value`.
+    fn new(value: usize) -> Self;
+
+    /// What it stands at.
+    fn load(&self) -> usize;
+
+    /// From now on it stands at `value`. The caller excludes other writers.
+    fn store(&self, value: usize);
+}
+
+/// That of every platform whose threads are real.
+impl Counter for AtomicUsize {
+    fn new(value: usize) -> Self {
+        Self::new(value)
+    }
+
+    fn load(&self) -> usize {
+        self.load(Ordering::Relaxed)
+    }
+
+    fn store(&self, value: usize) {
+        self.store(value, Ordering::Relaxed);
+    }
+}
+
+/// How threads exclude each other and wait, so that std, loom, shuttle and a kernel can each supply theirs to the same engine.
 pub trait Platform: Sized + Send + Sync + 'static {
     /// The lock.
     type Lock<T: Send>: ShortLock<T>;
     /// The sleep.
     type Parker: Parker + 'static;
+    /// The number that is read without a lock.
+    type Counter: Counter;
 }
 
 /// The four of them together: what world an engine lives in.

@@ -3,8 +3,7 @@
 //! Glossary: a *key* is a mapping's number and the first index of the entry waited for; a *bucket* is shared by several keys; an
 //! *exclusive* waiter stops a wake of one, a non-exclusive one does not. The argument is in docs/concurrency.md.
 
-use crate::seams::{Parker, Platform, ShortLock};
-use crate::sync::{AtomicUsize, Ordering};
+use crate::seams::{Counter, Parker, Platform, ShortLock};
 use crate::units::PageIndex;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -61,7 +60,7 @@ struct Waiter<P: Platform> {
 
 struct Bucket<P: Platform> {
     /// How many are queued; read without the lock by wakers (see "The wake-up argument").
-    queued: AtomicUsize,
+    queued: P::Counter,
     queue: P::Lock<VecDeque<Waiter<P>>>,
 }
 
@@ -76,7 +75,7 @@ impl<P: Platform> WaitTable<P> {
     pub(crate) fn new(bits: u32) -> Self {
         assert!((1..=16).contains(&bits), "a wait table has 2 to 65536 buckets");
         let buckets = (0..1_usize << bits)
-            .map(|_| Bucket { queued: AtomicUsize::new(0), queue: P::Lock::new(VecDeque::new()) })
+            .map(|_| Bucket { queued: P::Counter::new(0), queue: P::Lock::new(VecDeque::new()) })
             .collect();
         Self { buckets, shift: 64 - bits }
     }
@@ -100,7 +99,7 @@ impl<P: Platform> WaitTable<P> {
             // Before the exclusive ones, so that a wake of one always reaches them.
             Waiting::Shared => queue.push_front(waiter),
         }
-        bucket.queued.store(queue.len(), Ordering::Relaxed);
+        bucket.queued.store(queue.len());
         parker
     }
 
@@ -108,7 +107,7 @@ impl<P: Platform> WaitTable<P> {
     #[doc(alias = "dax_wake_entry")]
     pub(crate) fn wake(&self, key: WaitKey, mode: Wake) {
         let bucket = self.bucket(key);
-        if bucket.queued.load(Ordering::Relaxed) == 0 {
+        if bucket.queued.load() == 0 {
             return;
         }
         let mut woken = Vec::new();
@@ -127,7 +126,7 @@ impl<P: Platform> WaitTable<P> {
                     break;
                 }
             }
-            bucket.queued.store(queue.len(), Ordering::Relaxed);
+            bucket.queued.store(queue.len());
         }
         for parker in woken {
             parker.unpark();

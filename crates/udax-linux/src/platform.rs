@@ -1,6 +1,7 @@
 //! Locks and sleeps of the standard library, for the engine.
 
 use crate::service::die;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use udax_core::{Parker, Platform, ShortLock};
 
@@ -21,6 +22,7 @@ pub struct StdPlatform;
 impl Platform for StdPlatform {
     type Lock<T: Send> = StdLock<T>;
     type Parker = StdParker;
+    type Counter = AtomicUsize;
 }
 
 /// A [`ShortLock`] that sleeps. A thread that panics while it holds one ends the process.

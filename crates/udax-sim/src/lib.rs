@@ -45,7 +45,8 @@ pub use media::{MediaCall, MediaConfig, MediaEvent, SimMedia, StoreBy};
 pub use model::FileModel;
 pub use plan::Plan;
 pub use platform::{
-    ExclusiveHold, SharedHold, SharedLock, SimGuard, SimLock, SimParker, SimPlatform, WaitQueue,
+    ExclusiveHold, SharedHold, SharedLock, SimCounter, SimGuard, SimLock, SimParker, SimPlatform,
+    WaitQueue,
 };
 pub use prng::Prng;
 pub use process::{Congruence, Fork, Process, Target, Translation};

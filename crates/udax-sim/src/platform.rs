@@ -3,11 +3,12 @@
 //! One platform for both, so that there is one simulated world: the same engine, with the same types, runs under a seed and
 //! under load. Objects must not be used by both kinds of thread at the same time.
 
-use crate::sched::{Wait, current};
+use crate::sched::{Wait, current, yield_point};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use udax_core::{Parker, Platform, ShortLock};
+use udax_core::{Counter, Parker, Platform, ShortLock};
 
 /// The platform of the simulated world.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,7 @@ pub struct SimPlatform;
 impl Platform for SimPlatform {
     type Lock<T: Send> = SimLock<T>;
     type Parker = SimParker;
+    type Counter = SimCounter;
 }
 
 fn place_of<T>(thing: &T) -> usize {
@@ -129,6 +131,27 @@ impl Parker for SimParker {
         if let Some(member) = current() {
             member.release(Wait::Park(place_of(self)));
         }
+    }
+}
+
+/// A counter whose readers may be overtaken: a thread of a [`Run`](crate::Run) gives the turn away before it looks. Not before it writes,
+/// as it holds a lock then, which was a point of its own.
+#[derive(Debug)]
+pub struct SimCounter(AtomicUsize);
+
+impl Counter for SimCounter {
+    fn new(value: usize) -> Self {
+        Self(AtomicUsize::new(value))
+    }
+
+    #[track_caller]
+    fn load(&self) -> usize {
+        yield_point();
+        Counter::load(&self.0)
+    }
+
+    fn store(&self, value: usize) {
+        Counter::store(&self.0, value);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::trace::Inode;
 use crate::waits::WaitTable;
 use crate::{Dax, FrameRange};
 use alloc::sync::Arc;
+use core::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -60,6 +61,7 @@ impl Parker for StdParker {
 impl Platform for StdPlatform {
     type Lock<T: Send> = StdLock<T>;
     type Parker = StdParker;
+    type Counter = AtomicUsize;
 }
 
 /// A world in which nothing but locks happens.
