@@ -31,8 +31,9 @@ fn kind<T>(result: Result<T, IoError>) -> Option<IoErrorKind> {
     result.err().map(|error| error.kind)
 }
 
+/// 8.1, scenario 15.
 #[test]
-fn io_8_1_scenario_15_length_zero_asks_nobody() {
+fn pitfall_072_length_zero_asks_nobody() {
     let rig = rig();
     assert_eq!(rig.mapping.read(u64::MAX, &mut []), Ok(0), "pitfall 72");
     assert_eq!(rig.mapping.write(u64::MAX, &[]), Ok(0));
@@ -41,8 +42,9 @@ fn io_8_1_scenario_15_length_zero_asks_nobody() {
     assert_eq!(rig.file.size_bytes(), 2 * PMD_BYTES);
 }
 
+/// 8.1, scenario 15.
 #[test]
-fn io_8_1_scenario_15_offsets_past_all_files_are_refused() {
+fn pitfall_073_offsets_past_all_files_are_refused() {
     let rig = rig();
     let last = i64::MAX as u64;
     for at in [last, last - 1, u64::MAX - 1, u64::MAX] {
@@ -64,8 +66,9 @@ fn io_8_1_scenario_15_offsets_past_all_files_are_refused() {
     assert_eq!(rig.file.size_bytes(), 2 * PMD_BYTES);
 }
 
+/// 8.1, scenario 15.
 #[test]
-fn io_8_1_scenario_15_what_the_file_system_would_wait_for_is_passed_on() {
+fn pitfall_074_what_the_file_system_would_wait_for_is_passed_on() {
     let rig = rig();
     rig.file.fail(FsCall::BeginWrite, Plan::ONCE, EAGAIN);
     assert_eq!(rig.mapping.write(0, &[1]), Err(EAGAIN), "pitfall 74");
@@ -231,8 +234,9 @@ fn io_8_1_a_write_past_the_end_lengthens_the_file_over_zeros() {
     rig.check(&[&map]);
 }
 
+/// 8.1.
 #[test]
-fn io_8_1_a_lengthening_write_that_fails_leaves_no_storage_beyond_the_end() {
+fn pitfall_068_a_lengthening_write_that_fails_leaves_no_storage_beyond_the_end() {
     for fails_at in [1, 3] {
         let rig = Arc::new(Rig::new(PAGE_BYTES));
         rig.media.fail(MediaCall::Store, from(fails_at), EIO);

@@ -463,7 +463,7 @@ fn sync_6_2_6_private_mappings_are_left_alone() {
 }
 
 #[test]
-fn r1_of_two_syncs_of_one_store_neither_returns_before_the_flush() {
+fn pitfall_053_of_two_syncs_of_one_store_neither_returns_before_the_flush() {
     explore(0..600, |run| {
         let rig = rig();
         let map = rig.map(small());
