@@ -142,7 +142,7 @@ impl<P: Platform> WaitTable<P> {
         let place = queue.iter().position(|waiter| Arc::ptr_eq(&waiter.parker, parker));
         let Some(place) = place else { return Left::AfterItsWake };
         queue.remove(place);
-        bucket.queued.store(queue.len(), Ordering::Relaxed);
+        bucket.queued.store(queue.len());
         Left::Before
     }
 

@@ -255,7 +255,8 @@ fn on_device(dax: &Arc<Dax<Test>>, ino: u64) -> OnDevice {
     sim.on_fault(move |request| {
         let (vma, index, access) = (&*vma, request.index, request.access);
         let translation_present = request.translation_present;
-        let fault = udax_core::Fault { vma, index, access, translation_present, ahead: 0 };
+        let fault =
+            udax_core::Fault { translation_present, ..udax_core::Fault::new(vma, index, access) };
         assert_eq!(faulting.fault(&fault).served, Served::Installed);
         Ok(())
     });
