@@ -194,8 +194,9 @@ fn pitfall_043_a_fault_never_zeroes_storage() {
             move || other.store(9, 7).expect("there is space"),
         );
         assert_eq!(two.load(5), Ok(1));
-        one.store(9, 8).expect("there is storage");
-        assert_eq!((two.load(9), rig.byte(5)), (Ok(8), 1));
+        let behind = one.sim.address(page(9)) + 8;
+        one.thread(0).store(behind, &[8]).expect("there is storage");
+        assert_eq!((two.load(9), rig.byte(5)), (Ok(7), 1));
         assert_eq!(rig.state(5), "pM[D]");
         rig.check_invariants();
     }

@@ -307,12 +307,12 @@ fn faults_against_a_write(shape: Shape) {
 }
 
 #[test]
-fn pitfall_035_scenario_19_a_small_fault_against_a_write_leaves_no_stale_zero() {
+fn scenario_19_a_small_fault_against_a_write_leaves_no_stale_zero() {
     faults_against_a_write(small());
 }
 
 #[test]
-fn pitfall_036_scenario_19_a_2_mib_fault_against_a_write_leaves_no_stale_zero() {
+fn scenario_19_a_2_mib_fault_against_a_write_leaves_no_stale_zero() {
     faults_against_a_write(Shape::shared(0, 1024));
 }
 

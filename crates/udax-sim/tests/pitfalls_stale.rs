@@ -3,9 +3,11 @@
 
 mod common;
 
-use common::{Mapped, Rig, page, pages};
+use common::threads::{await_sleeper_or_end, watch};
+use common::{Call, Mapped, Rig, page, pages};
 use std::sync::Arc;
-use udax_core::{Order, PAGE_BYTES};
+use std::sync::mpsc::channel;
+use udax_core::{Intent, Order, PAGE_BYTES};
 use udax_sim::explore_then;
 
 fn map(rig: &Rig, order: Order) -> Arc<Mapped> {
@@ -45,6 +47,39 @@ fn pitfall_034_an_entry_that_is_dropped_takes_its_translations_along() {
         assert!(rig.entry(5).is_some_and(|report| report.dirty));
         rig.check_invariants();
     }
+}
+
+/// The file system has told a load of a hole; now somebody writes there, as far as he gets; then the load shows what it was told.
+fn a_write_behind_the_answer(order: Order) {
+    let rig = Rig::new(1024);
+    let vma = map(&rig, order);
+    let start = page(5).align_down(order).0;
+    let (writer, writing) = (Arc::clone(&rig), channel());
+    rig.hooks.after(
+        |call| matches!(call, Call::Begin(_, Intent::Read)),
+        move || {
+            let mapping = Arc::clone(&writer.mapping);
+            let thread = watch("write", move || {
+                assert_eq!(mapping.write(5 * PAGE_BYTES, &[7; 4096]), Ok(4096));
+            });
+            await_sleeper_or_end(&writer, start, &thread);
+            let _ = writing.0.send(thread);
+        },
+    );
+    assert!(matches!(vma.load(5), Ok(0 | 7)));
+    writing.1.recv().expect("there was a write").ends();
+    assert_eq!(vma.load(5), Ok(7), "the zeros were true when they were asked for, and came after");
+    rig.check_invariants();
+}
+
+#[test]
+fn pitfall_035_a_write_behind_the_answer_is_not_hidden_by_a_zero_page() {
+    a_write_behind_the_answer(Order::Pte);
+}
+
+#[test]
+fn pitfall_036_a_write_behind_the_answer_is_not_hidden_by_2_mib_of_zeros() {
+    a_write_behind_the_answer(Order::Pmd);
 }
 
 /// Two stores into one hole, each to a byte of its own: the second to be served must not zero what the first has stored already.
