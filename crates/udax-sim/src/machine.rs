@@ -67,6 +67,7 @@ pub struct Machine {
     shootdown: AtomicBool,
     shootdowns: AtomicU64,
     faults: AtomicU64,
+    collisions: AtomicU64,
     processes: AtomicU64,
 }
 
@@ -86,6 +87,7 @@ impl Machine {
             shootdown: AtomicBool::new(true),
             shootdowns: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            collisions: AtomicU64::new(0),
             processes: AtomicU64::new(0),
         })
     }
@@ -135,6 +137,17 @@ impl Machine {
     #[must_use]
     pub fn fault_count(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_collision(&self) {
+        self.collisions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a translation was to go where the other size is already. Nobody who looks at the level under the entry lock ever asks
+    /// for that; Linux lost page tables where somebody did.
+    #[must_use]
+    pub fn collision_count(&self) -> u64 {
+        self.collisions.load(Ordering::Relaxed)
     }
 
     /// Plans failures in the allocation of page tables (a 2 MiB translation deposits one too).

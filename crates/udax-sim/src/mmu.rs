@@ -268,6 +268,11 @@ impl PageTables {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.levels.len()
+    }
+
     /// All translations, by address.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Order, &Entry)> {
         self.levels.iter().flat_map(|(level, content)| {

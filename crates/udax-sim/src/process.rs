@@ -274,6 +274,14 @@ impl Process {
         all.map(|(page, order, entry)| Translation::of(&self.mm, page, order, entry)).collect()
     }
 
+    /// How many page tables it has: one for each 2 MiB that anything is mapped in, or was until it was unmapped with munmap. A 2 MiB
+    /// translation has one laid aside, whatever it shows.
+    #[must_use]
+    #[doc(alias = "pgtable_trans_huge_deposit")]
+    pub fn page_tables(&self) -> usize {
+        self.mm.tables().count()
+    }
+
     /// What the page tables hold for the 2 MiB around an address.
     #[must_use]
     pub fn pmd_at(&self, address_page: u64) -> Pmd {

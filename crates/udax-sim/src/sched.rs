@@ -386,10 +386,25 @@ pub fn run(seed: u64, bodies: Vec<Body>) {
 /// # Panics
 /// As [`Run::go`], at the first seed that fails.
 pub fn explore(seeds: std::ops::Range<u64>, mut make: impl FnMut(&mut Run)) {
+    explore_then(seeds, |run| {
+        make(run);
+        || {}
+    });
+}
+
+/// The same; and what `make` returns is called after each run, on the test's own thread.
+///
+/// # Panics
+/// As [`explore`], or where that check fails.
+pub fn explore_then<Check: FnOnce()>(
+    seeds: std::ops::Range<u64>,
+    mut make: impl FnMut(&mut Run) -> Check,
+) {
     let only = std::env::var("UDAX_SEED").ok().and_then(|seed| seed.parse().ok());
     for seed in only.map_or(seeds, |seed: u64| seed..seed + 1) {
         let mut run = Run::new(seed);
-        make(&mut run);
+        let check = make(&mut run);
         run.go();
+        check();
     }
 }

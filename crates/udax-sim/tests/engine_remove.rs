@@ -402,7 +402,7 @@ fn section_7_4_zeros_and_private_copies_are_no_pins() {
 /// 7.5: over the copy of write(2) and read(2) neither an entry lock nor the fault lock is held: at that very moment, on the very
 /// thread, pages fault, entries go, and a hole is punched.
 #[test]
-fn section_7_5_nothing_is_held_while_bytes_are_copied() {
+fn pitfall_038_section_7_5_nothing_is_held_while_bytes_are_copied() {
     for writing in [true, false] {
         let rig = Rig::new(1024);
         rig.fill(pages(0, 8), 5);

@@ -268,7 +268,8 @@ impl Rig {
         mapped
     }
 
-    fn attach(
+    /// Serves the faults of a VMA that is there already, as of a child.
+    pub fn attach(
         &self,
         process: Arc<Process>,
         sim: Arc<SimVma>,
