@@ -22,7 +22,12 @@ pub const FRAME_LIMIT: u64 = 1 << (64 - FRAME_SHIFT);
 pub enum Kind {
     /// Nothing yet: the entry exists to be locked.
     Empty,
-    /// The common zero page of the entry's size is what mappings may show.
+    /// The common zero page of the entry's size is what mappings may show. Which one that is at an address is for the address space to
+    /// know (pitfall 83):
+    ///
+    /// ```compile_fail
+    /// let _ = udax_core::Kind::Zero(udax_core::Frame(0));
+    /// ```
     Zero,
     /// Storage; the frame of the entry's first page.
     Mapped(Frame),
