@@ -1,17 +1,17 @@
 //! A file: its length, its extents, what of both is durable, and how the engine asks for them.
 
-use crate::cache::Evicted;
 use crate::extents::{At, Extent, ExtentMap, Fill};
 use crate::fs::SimFs;
 use crate::plan::{Failures, Plan};
 use crate::platform::{SimGuard, SimLock};
 use crate::sched::yield_point;
+use crate::space_map::Freed;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{
-    Backing, Filesystem, Frame, FrameRange, Intent, IoError, IoErrorKind, Iomap, Media as _,
-    PAGE_BYTES, PageIndex, PageRange, ShortLock as _,
+    Backing, Filesystem, Frame, FrameRange, Intent, IoError, IoErrorKind, Iomap, PAGE_BYTES,
+    PageIndex, PageRange, ShortLock as _,
 };
 
 const ENOSPC: i32 = 28;
@@ -65,12 +65,38 @@ pub(crate) struct FileState {
     pub(crate) extents: ExtentMap,
     /// Blocks reserved for pages whose shared storage is being copied.
     copies: BTreeMap<u64, Reserved>,
-    durable: (u64, ExtentMap),
+    /// Runs of blocks that the file has no more, but would have again after a power cut.
+    held: Vec<(u64, u64)>,
 }
 
 impl FileState {
-    fn is_durable(&self) -> bool {
-        self.durable.0 == self.size && self.durable.1.changes() == self.extents.changes()
+    /// Whether a store to `page` has to go to a copy, and for how many of `pages` pages the answer is the same: where the storage `is_shared`, and where
+    /// a copy is under way though the sharing has ended since, or what is stored to the old would be lost.
+    fn copying(&self, page: u64, is_shared: bool, pages: u64) -> (bool, u64) {
+        let mut copies = self.copies.range(page..page + pages).map(|(page, _)| *page);
+        match copies.next() {
+            Some(_) if is_shared => (true, pages),
+            Some(first) if first > page => (false, first - page),
+            Some(_) => (
+                true,
+                1 + (page + 1..page + pages).take_while(|next| copies.next() == Some(*next)).count()
+                    as u64,
+            ),
+            None => (is_shared, pages),
+        }
+    }
+}
+
+/// What of a file's metadata would be there after a power cut.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Durable {
+    pub(crate) size: u64,
+    pub(crate) extents: ExtentMap,
+}
+
+impl Durable {
+    fn is_all_of(&self, state: &FileState) -> bool {
+        self.size == state.size && self.extents.changes() == state.extents.changes()
     }
 }
 
@@ -78,6 +104,8 @@ impl FileState {
 struct Inode {
     fs: Arc<SimFs>,
     state: SimLock<FileState>,
+    /// Changed under the lock of `state`. Behind one of its own, so that a power cut can come at any moment.
+    durable: Mutex<Durable>,
     failures: Failures<FsCall, IoError>,
     modified: AtomicU64,
 }
@@ -94,11 +122,12 @@ impl SimFile {
             size,
             extents: ExtentMap::default(),
             copies: BTreeMap::new(),
-            durable: (size, ExtentMap::default()),
+            held: Vec::new(),
         };
         let inode = Inode {
             fs,
             state: SimLock::new(state),
+            durable: Mutex::new(Durable { size, extents: ExtentMap::default() }),
             failures: Failures::new(),
             modified: AtomicU64::new(0),
         };
@@ -132,6 +161,10 @@ impl SimFile {
         self.inode.state.lock()
     }
 
+    pub(crate) fn durable(&self) -> MutexGuard<'_, Durable> {
+        self.inode.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Storage for the hole of `pages` pages at `page`, as unwritten; how many got some.
     pub(crate) fn allocate_run(
         &self,
@@ -146,7 +179,7 @@ impl SimFile {
         Ok(pages)
     }
 
-    fn frames(&self, block: u64, count: u64) -> FrameRange {
+    pub(crate) fn frames(&self, block: u64, count: u64) -> FrameRange {
         FrameRange { start: self.inode.fs.frame(block), count }
     }
 
@@ -158,9 +191,7 @@ impl SimFile {
         pages: u64,
     ) -> Result<(), IoError> {
         if let At::Extent(extent) = state.extents.at(page) {
-            for block in extent.block..extent.block + pages {
-                self.inode.fs.media().zero(self.inode.fs.frame(block), 0, PAGE_BYTES)?;
-            }
+            self.inode.fs.media().zero_frames(self.frames(extent.block, pages))?;
         }
         for (start, extent) in state.extents.remove(page, page + pages) {
             state.extents.insert(start, Extent { fill: Fill::Written, ..extent });
@@ -175,7 +206,10 @@ impl SimFile {
             state.copies.range(range.start.0..range.end.0).map(|(page, _)| *page).collect();
         let mut space = self.inode.fs.space();
         for (_, extent) in gone {
-            space.give_back(extent.block, extent.pages);
+            match space.freed {
+                Freed::AtOnce => space.give_back(extent.block, extent.pages),
+                Freed::AfterCommit => state.held.push((extent.block, extent.pages)),
+            }
         }
         for page in pages {
             if let Some(reserved) = state.copies.remove(&page) {
@@ -197,6 +231,7 @@ impl SimFile {
             }
             At::Extent(Extent { pages, block, fill: Fill::Written }) => {
                 let (is_shared, pages) = self.inode.fs.space().sharing(block, pages);
+                let (is_shared, pages) = state.copying(range.start.0, is_shared, pages);
                 (Backing::Mapped(self.inode.fs.frame(block)), is_shared, pages)
             }
         }
@@ -378,35 +413,6 @@ impl SimFile {
             At::Extent(_) | At::Hole(_) => None,
         }
     }
-
-    /// The file's bytes, as a load would see them now; poison does not matter.
-    #[must_use]
-    pub fn contents(&self) -> Vec<u8> {
-        let (size, extents) = self.snapshot();
-        self.bytes(size, &extents, |frame, into| self.inode.fs.media().peek(frame, 0, into))
-    }
-
-    /// The file's bytes after a power cut now: durable length, durable extents, durable bytes.
-    #[must_use]
-    pub fn contents_after_crash(&self, evicted: Evicted) -> Vec<u8> {
-        let (size, extents) = self.state().durable.clone();
-        let image = self.inode.fs.media().crash(evicted);
-        self.bytes(size, &extents, |frame, into| image.read(frame, 0, into))
-    }
-
-    fn bytes(&self, size: u64, extents: &ExtentMap, read: impl Fn(Frame, &mut [u8])) -> Vec<u8> {
-        let in_memory = |bytes: u64| usize::try_from(bytes).expect("the file fits in memory");
-        let mut all = vec![0; in_memory(size)];
-        for (start, extent) in extents.iter().filter(|(_, extent)| extent.fill == Fill::Written) {
-            let at = in_memory(start * PAGE_BYTES);
-            if at >= all.len() {
-                break;
-            }
-            let end = all.len().min(at + in_memory(extent.pages * PAGE_BYTES));
-            read(self.inode.fs.frame(extent.block), &mut all[at..end]);
-        }
-        all
-    }
 }
 
 impl Filesystem for SimFile {
@@ -444,7 +450,8 @@ impl Filesystem for SimFile {
                 copy_from: None,
             }
         };
-        iomap.metadata_dirty = !state.is_durable();
+        // A copy takes its place in the file when the operation is closed, so until the next commit it is not durable.
+        iomap.metadata_dirty = iomap.copy_from.is_some() || !self.durable().is_all_of(&state);
         Ok(iomap)
     }
 
@@ -483,8 +490,12 @@ impl Filesystem for SimFile {
         self.inode.failures.check(FsCall::Commit)?;
         self.inode.fs.journal.pass();
         let mut state = self.state();
-        state.durable = (state.size, state.extents.clone());
-        self.inode.fs.space().release_held();
+        *self.durable() = Durable { size: state.size, extents: state.extents.clone() };
+        let mut space = self.inode.fs.space();
+        for (block, pages) in state.held.drain(..) {
+            space.give_back(block, pages);
+        }
+        drop(space);
         Ok(())
     }
 

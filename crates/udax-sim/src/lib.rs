@@ -21,6 +21,7 @@ mod fs;
 
 mod file;
 
+mod contents;
 mod fallocate;
 
 mod mmu;
@@ -50,7 +51,7 @@ pub use platform::{
 };
 pub use prng::Prng;
 pub use process::{Congruence, Fork, Process, Target, Translation};
-pub use sched::{Failure, FailureKind, Run, explore, explore_then, note, run, yield_point};
+pub use sched::{Failure, FailureKind, Run, explore, explore_then, note, run, steps, yield_point};
 pub use space::SimSpace;
 pub use space_map::{Freed, Placement};
 pub use thread::{AccessError, SimThread};

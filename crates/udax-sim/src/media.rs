@@ -289,6 +289,17 @@ impl SimMedia {
         self.state().cache.image(evicted)
     }
 
+    /// What a power cut now would leave of bytes of one frame. Never gives the turn away.
+    pub(crate) fn peek_after_crash(
+        &self,
+        frame: Frame,
+        offset: u64,
+        evicted: Evicted,
+        into: &mut [u8],
+    ) {
+        self.state().cache.read_after_crash(Span::first(frame, offset, into.len()), evicted, into);
+    }
+
     /// The page that `frame` is noted to hold: [`None`] for nobody's and for one that several files share.
     #[must_use]
     pub fn owner(&self, frame: Frame) -> Option<Owner> {
@@ -304,6 +315,29 @@ impl SimMedia {
     /// The frames come to hold bytes that nobody may ever see: 0xdb.
     pub(crate) fn make_stale(&self, frames: FrameRange) {
         self.state().cache.make_stale(frames);
+    }
+
+    /// [`Media::zero`] of each of `frames`, for a file system that prepares storage; nobody else runs in between.
+    pub(crate) fn zero_frames(&self, frames: FrameRange) -> Result<(), IoError> {
+        yield_point();
+        (0..frames.count)
+            .try_for_each(|number| self.zero_now(frames.start.plus(number), 0, PAGE_BYTES))
+    }
+
+    fn zero_now(&self, frame: Frame, offset: u64, length: u64) -> Result<(), IoError> {
+        self.device.failures.check(MediaCall::Zero)?;
+        if offset.checked_add(length).is_none_or(|end| end > PAGE_BYTES) {
+            return Err(IoError::from_errno(EIO));
+        }
+        let mut state = self.state();
+        self.copyable(&state, frame, offset, usize::try_from(length).unwrap_or(0))?;
+        let span = Span::first(frame, offset, usize::try_from(length).unwrap_or(0));
+        if span.is_whole() && state.poison.remove(&frame.0) {
+            state.log.push(MediaEvent::Cured(frame));
+        }
+        state.cache.zero_durably(span);
+        state.log.push(MediaEvent::Zero { frame, offset, bytes: length });
+        Ok(())
     }
 
     /// Stores inside one frame, durably, without a trace.
@@ -428,19 +462,7 @@ impl Media for SimMedia {
 
     fn zero(&self, frame: Frame, offset: u64, length: u64) -> Result<(), IoError> {
         yield_point();
-        self.device.failures.check(MediaCall::Zero)?;
-        if offset.checked_add(length).is_none_or(|end| end > PAGE_BYTES) {
-            return Err(IoError::from_errno(EIO));
-        }
-        let mut state = self.state();
-        self.copyable(&state, frame, offset, usize::try_from(length).unwrap_or(0))?;
-        let span = Span::first(frame, offset, usize::try_from(length).unwrap_or(0));
-        if span.is_whole() && state.poison.remove(&frame.0) {
-            state.log.push(MediaEvent::Cured(frame));
-        }
-        state.cache.zero_durably(span);
-        state.log.push(MediaEvent::Zero { frame, offset, bytes: length });
-        Ok(())
+        self.zero_now(frame, offset, length)
     }
 
     fn first_pinned(&self, frames: FrameRange) -> Option<Frame> {

@@ -29,6 +29,12 @@ pub fn yield_point() {
     }
 }
 
+/// How many turns the run of the calling thread has had so far; 0 outside of a run.
+#[must_use]
+pub fn steps() -> u64 {
+    current().map_or(0, |member| member.shared.lock().steps)
+}
+
 /// What the calling thread is about, for the report of a run that hangs.
 pub fn note(what: impl Into<String>) {
     if let Some(member) = current() {

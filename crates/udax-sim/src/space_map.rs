@@ -22,7 +22,7 @@ pub enum Placement {
 pub enum Freed {
     /// At once.
     AtOnce,
-    /// After the next commit of any file: until then the journal may still need it.
+    /// After the next commit of that file: until then a power cut would give it back to the file.
     AfterCommit,
 }
 
@@ -32,7 +32,6 @@ pub(crate) struct SpaceMap {
     free: BTreeMap<u64, u64>,
     /// Blocks that more than one file has, and how many have them.
     shared: BTreeMap<u64, u64>,
-    held: Vec<(u64, u64)>,
     allocated: u64,
     pub(crate) capacity: Option<u64>,
     pub(crate) placement: Placement,
@@ -44,7 +43,6 @@ impl SpaceMap {
         Self {
             free: BTreeMap::from([(0, blocks)]),
             shared: BTreeMap::new(),
-            held: Vec::new(),
             allocated: 0,
             capacity: None,
             placement: Placement::Aligned,
@@ -144,10 +142,7 @@ impl SpaceMap {
                 }
             } else {
                 self.allocated -= run;
-                match self.freed {
-                    Freed::AtOnce => self.release(at, run),
-                    Freed::AfterCommit => self.held.push((at, run)),
-                }
+                self.release(at, run);
             }
             at += run;
         }
@@ -159,13 +154,6 @@ impl SpaceMap {
             if *files == 1 {
                 self.shared.remove(&block);
             }
-        }
-    }
-
-    /// What the journal held back can be had again.
-    pub(crate) fn release_held(&mut self) {
-        for (start, count) in std::mem::take(&mut self.held) {
-            self.release(start, count);
         }
     }
 
@@ -218,17 +206,15 @@ mod tests {
     }
 
     #[test]
-    fn no_space_by_capacity_and_by_the_journal() {
+    fn no_space_by_capacity_and_by_the_device() {
         let mut map = SpaceMap::new(8);
         map.capacity = Some(2);
         assert_eq!(map.allocate(0, 4).map(|(_, count)| count), Some(2));
         assert_eq!(map.allocate(2, 1), None);
         map.capacity = None;
         assert_eq!(map.allocate(2, 6).map(|(_, count)| count), Some(6));
-        map.freed = Freed::AfterCommit;
-        map.give_back(0, 1);
         assert_eq!(map.allocate(0, 1), None);
-        map.release_held();
+        map.give_back(0, 1);
         assert_eq!(map.allocate(0, 1), Some((0, 1)));
     }
 

@@ -344,6 +344,27 @@ impl Rig {
         self.alone.load(Ordering::Relaxed)
     }
 
+    /// Asserts the invariants. No call of the engine may be under way.
+    #[track_caller]
+    pub fn check_invariants(&self) {
+        let broken = self.broken_invariants();
+        assert!(broken.is_empty(), "invariants are broken:\n{}", broken.join("\n"));
+    }
+
+    /// What is broken, each with its number; for tests that expect it.
+    pub fn broken_invariants(&self) -> Vec<String> {
+        let mapped = self.mapped();
+        let vmas = mapped.iter().map(|mapped| (Arc::clone(&mapped.sim), mapped.vma.sharing));
+        let look = invariants::Look {
+            mapping: &self.mapping,
+            media: &self.media,
+            file: &self.file,
+            vmas: vmas.collect(),
+            alone: self.is_alone(),
+        };
+        look.broken()
+    }
+
     /// The entry that covers a page.
     pub fn entry(&self, index: u64) -> Option<EntryReport> {
         self.mapping.entries_in(pages(index, 1)).first().copied()
