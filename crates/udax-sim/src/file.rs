@@ -1,5 +1,6 @@
 //! A file: its length, its extents, what of both is durable, and how the engine asks for them.
 
+use crate::copies::Reserved;
 use crate::extents::{At, Extent, ExtentMap, Fill};
 use crate::fs::SimFs;
 use crate::plan::{Failures, Plan};
@@ -49,24 +50,14 @@ pub struct FileExtent {
     pub shared: bool,
 }
 
-/// A block for the copy of a shared page.
-#[derive(Debug)]
-struct Reserved {
-    block: u64,
-    /// How many operations copy there, or have been told to.
-    users: u64,
-    /// The page moves: it had its old storage for itself, and gives it back when the exchange is durable.
-    moves: bool,
-}
-
 #[derive(Debug)]
 pub(crate) struct FileState {
     pub(crate) size: u64,
     pub(crate) extents: ExtentMap,
     /// Blocks reserved for pages whose shared storage is being copied.
-    copies: BTreeMap<u64, Reserved>,
+    pub(crate) copies: BTreeMap<u64, Reserved>,
     /// Runs of blocks that the file has no more, but would have again after a power cut.
-    held: Vec<(u64, u64)>,
+    pub(crate) held: Vec<(u64, u64)>,
 }
 
 impl FileState {
@@ -219,7 +210,7 @@ impl SimFile {
     }
 
     /// What is at the start of `range`, with sharing: how far it goes.
-    fn look_up(&self, state: &FileState, range: PageRange) -> (Backing, bool, u64) {
+    pub(crate) fn look_up(&self, state: &FileState, range: PageRange) -> (Backing, bool, u64) {
         match state.extents.at(range.start.0) {
             At::Hole(next) => {
                 // To the next extent, or past both what was asked for and the end of the file.
@@ -279,81 +270,12 @@ impl SimFile {
         Ok(iomap)
     }
 
-    /// Blocks to copy shared pages to: those reserved before, or new ones.
-    fn reserve_copy(
-        &self,
-        state: &mut FileState,
-        page: u64,
-        wanted: u64,
-    ) -> Result<(u64, u64, bool), IoError> {
-        if let Some(&Reserved { block, .. }) = state.copies.get(&page) {
-            let mut run = 0;
-            while run < wanted {
-                let next = state.copies.get_mut(&(page + run));
-                let Some(next) = next.filter(|next| next.block == block + run) else { break };
-                next.users += 1;
-                run += 1;
-            }
-            return Ok((block, run, false));
-        }
-        let free = state.copies.range(page..page + wanted).next().map_or(wanted, |(p, _)| p - page);
-        let found = self.inode.fs.space().allocate(page, free);
-        let (block, got) = found.ok_or(IoError::from_errno(ENOSPC))?;
-        self.inode.fs.media().make_stale(self.frames(block, got));
-        let reserved = |n| (page + n, Reserved { block: block + n, users: 1, moves: false });
-        state.copies.extend((0..got).map(reserved));
-        Ok((block, got, true))
-    }
-
-    /// An aligned run of blocks to move the pages of `range` to.
-    fn reserve_move(&self, state: &mut FileState, range: PageRange) -> Result<Iomap, IoError> {
-        let (old, _, _) = self.look_up(state, range);
-        let no_space = IoError::from_errno(ENOSPC);
-        if state.copies.range(range.start.0..range.end.0).next().is_some() {
-            return Err(IoError::new(IoErrorKind::WouldBlock));
-        }
+    /// What is so now would be so after a power cut, and what was held for that can be had again.
+    fn make_durable(&self, state: &mut FileState) {
+        *self.durable() = Durable { size: state.size, extents: state.extents.clone() };
         let mut space = self.inode.fs.space();
-        let (block, got) = space.allocate(range.start.0, range.len()).ok_or(no_space)?;
-        let first = self.inode.fs.frame(block);
-        if got < range.len() || !first.is_pmd_aligned() {
-            space.give_back(block, got);
-            return Err(no_space);
-        }
-        drop(space);
-        self.inode.fs.media().make_stale(self.frames(block, got));
-        let reserved =
-            |n| (range.start.0 + n, Reserved { block: block + n, users: 1, moves: true });
-        state.copies.extend((0..got).map(reserved));
-        Ok(Iomap {
-            range,
-            backing: Backing::Mapped(first),
-            is_new: true,
-            metadata_dirty: false,
-            copy_from: Some(old),
-        })
-    }
-
-    /// The copied pages take the place of the shared ones; reserved blocks that were not used go back.
-    fn finish_copy(&self, state: &mut FileState, iomap: &Iomap, done: u64) {
-        let Backing::Mapped(first) = iomap.backing else { return };
-        for page in iomap.range.start.0..iomap.range.end.0 {
-            let number = page - iomap.range.start.0;
-            // Somebody else who copies the same page may have finished before, and given it other storage since.
-            let reserved = state.copies.get_mut(&page);
-            let block = first.0 - self.inode.fs.frame(0).0 + number;
-            let Some(reserved) = reserved.filter(|reserved| reserved.block == block) else {
-                continue;
-            };
-            reserved.users -= 1;
-            if number < done {
-                state.copies.remove(&page);
-                let here = PageRange::new(PageIndex(page), 1);
-                self.drop_storage(state, here);
-                state.extents.insert(page, Extent { pages: 1, block, fill: Fill::Written });
-            } else if reserved.users == 0 {
-                state.copies.remove(&page);
-                self.inode.fs.space().give_back(block, 1);
-            }
+        for (block, pages) in state.held.drain(..) {
+            space.give_back(block, pages);
         }
     }
 
@@ -466,7 +388,7 @@ impl Filesystem for SimFile {
             let done = if moves && failed.is_err() { 0 } else { done };
             self.finish_copy(&mut state, iomap, done);
             if moves && done > 0 {
-                state.durable = (state.size, state.extents.clone());
+                self.make_durable(&mut state);
             }
         }
         failed
@@ -489,13 +411,7 @@ impl Filesystem for SimFile {
         yield_point();
         self.inode.failures.check(FsCall::Commit)?;
         self.inode.fs.journal.pass();
-        let mut state = self.state();
-        *self.durable() = Durable { size: state.size, extents: state.extents.clone() };
-        let mut space = self.inode.fs.space();
-        for (block, pages) in state.held.drain(..) {
-            space.give_back(block, pages);
-        }
-        drop(space);
+        self.make_durable(&mut self.state());
         Ok(())
     }
 

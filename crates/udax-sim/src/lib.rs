@@ -13,6 +13,7 @@ mod plan;
 
 mod cache;
 mod media;
+mod owners;
 
 mod extents;
 mod space_map;
@@ -20,6 +21,8 @@ mod space_map;
 mod fs;
 
 mod file;
+
+mod copies;
 
 mod contents;
 mod fallocate;

@@ -1,6 +1,7 @@
 //! The storage: frames behind a cache, with poison, pins, limits of its own, and a log of what was made durable when.
 
 use crate::cache::{Cache, Evicted, FRAME_BYTES, Image, Span};
+use crate::owners::Owners;
 use crate::plan::{Failures, Plan};
 use crate::platform::WaitQueue;
 use crate::sched::yield_point;
@@ -79,19 +80,13 @@ pub enum MediaEvent {
     Cured(Frame),
 }
 
-struct Association {
-    /// `None` once two files own the frame.
-    owner: Option<Owner>,
-    owners: u64,
-}
-
 struct State {
     cache: Cache,
     contiguous_limit: Option<u64>,
     alive: bool,
     poison: BTreeSet<u64>,
     pins: BTreeMap<u64, u64>,
-    owners: BTreeMap<u64, Association>,
+    owners: Owners,
     log: Vec<MediaEvent>,
 }
 
@@ -128,7 +123,7 @@ impl SimMedia {
             alive: true,
             poison: BTreeSet::new(),
             pins: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            owners: Owners::default(),
             log: Vec::new(),
         };
         let device = Device {
@@ -303,13 +298,13 @@ impl SimMedia {
     /// The page that `frame` is noted to hold: [`None`] for nobody's and for one that several files share.
     #[must_use]
     pub fn owner(&self, frame: Frame) -> Option<Owner> {
-        self.state().owners.get(&frame.0).and_then(|association| association.owner)
+        self.state().owners.of(frame)
     }
 
     /// How many frames are noted as somebody's.
     #[must_use]
     pub fn owned_frames(&self) -> u64 {
-        self.state().owners.len() as u64
+        self.state().owners.frames()
     }
 
     /// The frames come to hold bytes that nobody may ever see: 0xdb.
@@ -476,31 +471,6 @@ impl Media for SimMedia {
     }
 
     fn associate(&self, frames: FrameRange, owner: Option<Owner>) {
-        let mut state = self.state();
-        for number in 0..frames.count {
-            let frame = frames.start.plus(number).0;
-            match owner {
-                Some(mut owner) => {
-                    owner.index = owner.index.plus(number);
-                    let association = state
-                        .owners
-                        .entry(frame)
-                        .or_insert(Association { owner: Some(owner), owners: 0 });
-                    association.owners += 1;
-                    if association.owner != Some(owner) {
-                        association.owner = None;
-                    }
-                }
-                None => {
-                    let association = state.owners.get_mut(&frame);
-                    let association =
-                        association.expect("a frame is given up once for each time it was taken");
-                    association.owners -= 1;
-                    if association.owners == 0 {
-                        state.owners.remove(&frame);
-                    }
-                }
-            }
-        }
+        self.state().owners.note(frames, owner);
     }
 }
