@@ -100,3 +100,20 @@ fn a_zero_entry_is_asked_about() {
     rig.fill(pages(3, 1), 7);
     assert_eq!(two.load(3), Ok(7));
 }
+
+/// Linux's first form of this engine allocated a node ahead of every insertion.
+#[test]
+fn no_node_is_allocated_unless_one_is_needed() {
+    let rig = Rig::new(1024);
+    let vma = rig.small(pages(0, 1024));
+    assert_eq!(vma.load(0), Ok(0));
+    // The leaf of the first 64 pages is all that there may be.
+    rig.mapping.limit_index_nodes(Some(1));
+    for index in 1..64 {
+        assert_eq!(vma.load(index), Ok(0), "page {index} has its place in the leaf");
+    }
+    assert_eq!(vma.fault(64, Access::Read).served, Served::OutOfMemory, "page 64 has none");
+    rig.mapping.limit_index_nodes(None);
+    assert_eq!(vma.load(64), Ok(0));
+    rig.check_invariants();
+}
