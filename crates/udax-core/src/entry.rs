@@ -191,6 +191,30 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_an_entry() {
+        for (kind, [zero, empty, mapped]) in [
+            (Kind::Zero, [true, false, false]),
+            (Kind::Empty, [false, true, false]),
+            (Kind::Mapped(Frame(512)), [false, false, true]),
+        ] {
+            let entry = Entry::new(Order::Pmd, kind);
+            assert_eq!(
+                [entry.is_zero(), entry.is_empty(), entry.is_mapped()],
+                [zero, empty, mapped]
+            );
+            assert_eq!(entry.frame(), mapped.then_some(Frame(512)));
+        }
+        let entry = Entry::new(Order::Pte, Kind::Zero);
+        assert_eq!(std::format!("{entry:?}, {:?}", entry.locked()), "Pte Zero, Pte Zero locked");
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_frame_too_high_is_refused() {
+        let _ = Entry::new(Order::Pte, Kind::Mapped(Frame(FRAME_LIMIT)));
+    }
+
+    #[test]
     #[should_panic(expected = "2 MiB aligned")]
     fn a_pmd_entry_refuses_an_unaligned_frame() {
         let _ = Entry::new(Order::Pmd, Kind::Mapped(Frame(1)));
