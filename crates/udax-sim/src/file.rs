@@ -135,7 +135,8 @@ impl SimFile {
         page: u64,
         pages: u64,
     ) -> Result<u64, IoError> {
-        let found = self.inode.fs.space().allocate(page, pages);
+        let expected = state.extents.expected(page);
+        let found = self.inode.fs.space().allocate(page, pages, expected);
         let (block, pages) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.inode.fs.media().make_stale(self.frames(block, pages));
         state.extents.insert(page, Extent { pages, block, fill: Fill::Unwritten });
@@ -258,7 +259,7 @@ impl SimFile {
             return Ok((block, run, false));
         }
         let free = state.copies.range(page..page + wanted).next().map_or(wanted, |(p, _)| p - page);
-        let found = self.inode.fs.space().allocate(page, free);
+        let found = self.inode.fs.space().allocate(page, free, None);
         let (block, got) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.inode.fs.media().make_stale(self.frames(block, got));
         let reserved = |n| (page + n, Reserved { block: block + n, users: 1 });
