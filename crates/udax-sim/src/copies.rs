@@ -35,7 +35,7 @@ impl SimFile {
             return Ok((block, run, false));
         }
         let free = state.copies.range(page..page + wanted).next().map_or(wanted, |(p, _)| p - page);
-        let found = self.fs().space().allocate(page, free);
+        let found = self.fs().space().allocate(page, free, None);
         let (block, got) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.fs().media().make_stale(self.frames(block, got));
         let reserved = |n| (page + n, Reserved { block: block + n, users: 1, moves: false });
@@ -55,7 +55,7 @@ impl SimFile {
             return Err(IoError::new(IoErrorKind::WouldBlock));
         }
         let mut space = self.fs().space();
-        let (block, got) = space.allocate(range.start.0, range.len()).ok_or(no_space)?;
+        let (block, got) = space.allocate(range.start.0, range.len(), None).ok_or(no_space)?;
         let first = self.fs().frame(block);
         if got < range.len() || !first.is_pmd_aligned() {
             space.give_back(block, got);

@@ -163,7 +163,8 @@ impl SimFile {
         page: u64,
         pages: u64,
     ) -> Result<u64, IoError> {
-        let found = self.inode.fs.space().allocate(page, pages);
+        let expected = state.extents.expected(page);
+        let found = self.inode.fs.space().allocate(page, pages, expected);
         let (block, pages) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.inode.fs.media().make_stale(self.frames(block, pages));
         state.extents.insert(page, Extent { pages, block, fill: Fill::Unwritten });

@@ -44,7 +44,7 @@ mod model;
 pub use cache::{Evicted, Image};
 pub use file::{FileExtent, FsCall, SimFile};
 pub use fs::SimFs;
-pub use machine::{HugeZero, Machine, Protection, Shootdown, VmaLayout};
+pub use machine::{HugeZero, Machine, PrivateStores, Protection, Shootdown, VmaLayout};
 pub use media::{MediaCall, MediaConfig, MediaEvent, SimMedia, StoreBy};
 pub use model::FileModel;
 pub use plan::Plan;

@@ -273,6 +273,58 @@ impl PageTables {
         self.levels.len()
     }
 
+    /// Gives the right to store back where the dirty bit says that stores are known of.
+    pub(crate) fn allow_dirty_stores(&mut self, pages: &Range<u64>, up_to: Order) {
+        let allow = |entry: &mut Entry| {
+            entry.writable |=
+                entry.slot.is_private() || (entry.dirty && !matches!(entry.slot, Slot::Zero));
+        };
+        for level in levels_of(pages) {
+            match self.levels.get_mut(&level) {
+                Some(Level::Table(table)) => {
+                    table.range_mut(pages.clone()).for_each(|(_, entry)| allow(entry));
+                }
+                Some(Level::Huge(entry)) if up_to == Order::Pmd => allow(entry),
+                Some(Level::Huge(_)) | None => {}
+            }
+        }
+    }
+
+    /// Puts small translations where there are none.
+    pub(crate) fn put(&mut self, small: impl IntoIterator<Item = (u64, Entry)>) {
+        for (page, entry) in small {
+            let level =
+                self.levels.entry(level_of(page)).or_insert_with(|| Level::Table(BTreeMap::new()));
+            if let Level::Table(table) = level {
+                table.insert(page, entry);
+            }
+        }
+    }
+
+    /// Moves the translations of `pages` to the pages from `to` on.
+    pub(crate) fn move_range(&mut self, pages: &Range<u64>, to: u64) {
+        for level in levels_of(pages) {
+            let first = level << PMD_SHIFT;
+            if let Some(Level::Table(table)) = self.levels.get_mut(&level) {
+                let moving: Vec<u64> = table.range(pages.clone()).map(|(page, _)| *page).collect();
+                let moved: Vec<_> = moving
+                    .into_iter()
+                    .filter_map(|page| Some((page - pages.start + to, table.remove(&page)?)))
+                    .collect();
+                self.put(moved);
+                continue;
+            }
+            let is_whole = first >= pages.start && first + PMD_PAGES <= pages.end;
+            let target = (first + to).wrapping_sub(pages.start);
+            if let Some(huge) = self.levels.remove(&level)
+                && is_whole
+                && level_start(target) == target
+            {
+                self.levels.insert(level_of(target), huge);
+            }
+        }
+    }
+
     /// All translations, by address.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, Order, &Entry)> {
         self.levels.iter().flat_map(|(level, content)| {

@@ -451,3 +451,23 @@ fn pitfall_069_eviction_leaves_no_entry_and_no_owner() {
     rig.mapping.evict();
     assert_eq!((rig.mapping.entries(), rig.media.owned_frames()), (0, 0));
 }
+
+/// Linux's file systems take down every translation of a file before they change its layout; here only those of what changes go.
+#[test]
+fn a_punch_leaves_other_translations_alone() {
+    let rig = Rig::new(2048);
+    rig.fill(pages(0, 1024), 7);
+    let (small, large) = (rig.small(pages(0, 2048)), rig.shared(pages(0, 2048)));
+    for index in [3, 4] {
+        small.store(index, 8).expect("there is storage");
+    }
+    assert_eq!(large.load(600), Ok(7));
+    rig.mapping.punch_hole(3 << 12, 1 << 12).expect("nothing fails");
+    assert!(small.translation(3).is_none(), "what was punched is gone");
+    assert!(small.translation(4).is_some_and(|one| one.dirty || !one.writable));
+    assert!(large.translation(600).is_some());
+    rig.mapping.truncate(900 << 12).expect("nothing fails");
+    assert!(small.translation(4).is_some());
+    assert!(large.translation(600).is_none(), "its 2 MiB reach over the new end");
+    rig.check_invariants();
+}
