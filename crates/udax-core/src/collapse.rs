@@ -245,12 +245,17 @@ impl<W: World> Mapping<W> {
             return Err(NotCollapsed::Mixed);
         }
         tree.reserve(unit.start, Order::Pmd).map_err(|_| NotCollapsed::OutOfMemory)?;
+        let mut gone = Vec::new();
+        gone.try_reserve(tree.iter_range(unit).count()).map_err(|_| NotCollapsed::OutOfMemory)?;
         let entry = Entry::new(Order::Pmd, kind).locked();
-        let exchanged = tree.exchange_unit(unit.start, entry, |old| self.disown(old));
+        let exchanged = tree.exchange_unit(unit.start, entry, |old| {
+            self.disown(old);
+            gone.push(old.start);
+        });
         self.own(exchanged);
         drop(tree);
-        for index in unit.start.0..unit.end.0 {
-            self.wake(PageIndex(index), crate::waits::Wake::All);
+        for start in gone {
+            self.wake(start, crate::waits::Wake::All);
         }
         Ok(LockedEntry::inserted(self, unit.start, entry))
     }

@@ -1,0 +1,281 @@
+//! The file system and the storage of the one file: a byte for each page that somebody looks at.
+//!
+//! Glossary: a *tracked* page is one of the first few of its 2 MiB, the only ones that are accessed; the *rest* of a unit is storage in one
+//! piece or none; a frame is never used twice, so a translation or an entry that names one which the file has no more is a bug; a page is
+//! *published* once whoever stored to it may rely on it: from then on a zero page shows what is not so.
+
+use crate::tables::Tables;
+use std::sync::Arc;
+use udax_core::{
+    Backing, Counter, Filesystem, Frame, FrameRange, Intent, IoError, IoErrorKind, Iomap, Media,
+    MediaAccess, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Platform, ShortLock,
+};
+
+/// Pages at the start of each unit that have a byte of their own.
+pub const TRACKED: usize = 3;
+
+/// [`PMD_PAGES`] for places.
+const UNIT: usize = 512;
+const _: () = assert!(UNIT as u64 == PMD_PAGES);
+
+/// Allocations that a unit can make before its frames run into those of the next.
+const ALLOCATIONS: u64 = 256;
+
+/// One tracked page.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) frame: Option<Frame>,
+    /// Its byte, and how often it was stored to.
+    pub(crate) byte: u8,
+    pub(crate) stores: u32,
+    /// How many of the stores a crash would not lose.
+    pub(crate) durable: u32,
+    pub(crate) published: bool,
+    /// It holds what was stored before the threads began.
+    pub(crate) from_start: bool,
+    /// A crash would lose the way to the storage.
+    pub(crate) metadata_dirty: bool,
+}
+
+/// One 2 MiB of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Unit {
+    pub(crate) pages: [Page; TRACKED],
+    /// The frame of the page behind the tracked ones.
+    rest: Option<Frame>,
+    allocations: u64,
+}
+
+impl Unit {
+    fn frame(&self, page: usize) -> Option<Frame> {
+        match self.pages.get(page) {
+            Some(page) => page.frame,
+            None => self.rest.map(|rest| rest.plus((page - TRACKED) as u64)),
+        }
+    }
+
+    /// The piece that starts at `page`: its frame and where it ends.
+    fn extent(&self, page: usize) -> (Option<Frame>, usize) {
+        let first = self.frame(page);
+        let mut end = page + 1;
+        while end < TRACKED && self.frame(end) == first.map(|first| first.plus((end - page) as u64))
+        {
+            end += 1;
+        }
+        let goes_on = end >= TRACKED
+            && self.rest == first.map(|first| first.plus((TRACKED.max(page) - page) as u64));
+        (first, if goes_on { UNIT } else { end })
+    }
+
+    /// Storage of zeros for the holes of `pages`; in one piece, aligned, if it is all of the unit.
+    fn allocate(&mut self, unit: u64, pages: std::ops::Range<usize>) {
+        self.allocations += 1;
+        assert!(self.allocations < ALLOCATIONS, "the model is larger than its frame numbers");
+        let base = Frame(PMD_PAGES * (unit * ALLOCATIONS + self.allocations));
+        let whole = pages == (0..UNIT);
+        // One page further on than a 2 MiB translation could use.
+        let base = if whole { base } else { base.plus(1) };
+        for (number, page) in self.pages.iter_mut().enumerate() {
+            if pages.contains(&number) && page.frame.is_none() {
+                *page = Page {
+                    frame: Some(base.plus(number as u64)),
+                    metadata_dirty: true,
+                    ..Page::default()
+                };
+            }
+        }
+        if whole && self.rest.is_none() {
+            self.rest = Some(base.plus(TRACKED as u64));
+        }
+    }
+}
+
+/// Both in one, as the engine asks them separately but a page is one thing.
+pub struct Disk<P: Platform> {
+    pages: P::Counter,
+    units: Vec<P::Lock<Unit>>,
+    /// Whether stores may have to wait for metadata (MAP_SYNC).
+    has_metadata: bool,
+    /// Every VMA's page tables: nobody may be shown storage that is given back.
+    tables: [Arc<Tables<P>>; 2],
+}
+
+impl<P: Platform> Disk<P> {
+    pub(crate) fn new(pages: usize, has_metadata: bool, tables: [Arc<Tables<P>>; 2]) -> Arc<Self> {
+        let units = (0..pages.div_ceil(UNIT)).map(|_| ShortLock::new(Unit::default())).collect();
+        Arc::new(Self { pages: P::Counter::new(pages), units, has_metadata, tables })
+    }
+
+    /// Whether page `index` lies before the end of the file.
+    pub(crate) fn contains(&self, index: u64) -> bool {
+        index < self.pages.load() as u64
+    }
+
+    pub(crate) fn units(&self) -> u64 {
+        self.units.len() as u64
+    }
+
+    pub(crate) fn unit(&self, number: u64) -> <P::Lock<Unit> as ShortLock<Unit>>::Guard<'_> {
+        self.units[usize::try_from(number).unwrap_or(usize::MAX)].lock()
+    }
+
+    /// Gives the pages of `range` storage.
+    pub(crate) fn allocate(&self, range: PageRange) {
+        self.each_unit(range, |number, unit, pages| unit.allocate(number, pages));
+    }
+
+    /// Calls `act` for each unit of the file that has pages of `range`, with the numbers of those pages in it.
+    fn each_unit(
+        &self,
+        range: PageRange,
+        mut act: impl FnMut(u64, &mut Unit, std::ops::Range<usize>),
+    ) {
+        for number in 0..self.units() {
+            let unit = PageRange::unit(PageIndex(number * PMD_PAGES), Order::Pmd);
+            let part = unit.intersect(range);
+            if !part.is_empty() {
+                let place = |index: PageIndex| {
+                    usize::try_from(index.0 - unit.start.0).unwrap_or(usize::MAX)
+                };
+                act(number, &mut self.unit(number), place(part.start)..place(part.end));
+            }
+        }
+    }
+
+    /// Calls `act` for the tracked pages that `frames` are the storage of.
+    ///
+    /// # Panics
+    /// If the file has none of them (any more).
+    #[track_caller]
+    fn each_page_of(&self, frames: FrameRange, why: &str, mut act: impl FnMut(&mut Page)) {
+        let mut unit = self.unit(frames.start.0 / PMD_PAGES / ALLOCATIONS);
+        let has = |frame: Frame| (frames.start.0..frames.start.0 + frames.count).contains(&frame.0);
+        let mut found = unit.rest.is_some_and(has);
+        for page in &mut unit.pages {
+            if page.frame.is_some_and(has) {
+                found = true;
+                act(page);
+            }
+        }
+        assert!(found, "{why} {frames:?}, which the file has given back");
+    }
+}
+
+/// The disk as the engine's file system. It answers for one unit at a time.
+pub struct File<P: Platform>(pub(crate) Arc<Disk<P>>);
+
+impl<P: Platform> Filesystem for File<P> {
+    fn size_bytes(&self) -> u64 {
+        self.0.pages.load() as u64 * PAGE_BYTES
+    }
+
+    fn iomap_begin(&self, range: PageRange, intent: Intent) -> Result<Iomap, IoError> {
+        let number = range.start.0 / PMD_PAGES;
+        // 512 pages are too many to copy under every schedule: this file system cannot move storage.
+        if number >= self.0.units() || intent == Intent::Move {
+            return Err(IoError::new(IoErrorKind::OutOfRange));
+        }
+        let mut unit = self.0.unit(number);
+        let start = PageIndex(number * PMD_PAGES);
+        let first = usize::try_from(range.start.colour()).unwrap_or(0);
+        let last = usize::try_from(range.end.0 - start.0).unwrap_or(usize::MAX).min(UNIT);
+        let is_new = intent == Intent::Write && unit.frame(first).is_none();
+        if is_new {
+            unit.allocate(number, first..last);
+        }
+        let (frame, end) = unit.extent(first);
+        let metadata_dirty =
+            self.0.has_metadata && unit.pages.get(first).is_some_and(|page| page.metadata_dirty);
+        Ok(Iomap {
+            range: PageRange::between(range.start, start.plus(end as u64)),
+            backing: frame.map_or(Backing::Hole, Backing::Mapped),
+            is_new,
+            metadata_dirty,
+            copy_from: None,
+        })
+    }
+
+    fn iomap_end(&self, _: &Iomap, _: u64) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    fn set_size(&self, bytes: u64) -> Result<(), IoError> {
+        self.0.pages.store(usize::try_from(bytes.div_ceil(PAGE_BYTES)).unwrap_or(usize::MAX));
+        Ok(())
+    }
+
+    fn free(&self, range: PageRange) -> Result<(), IoError> {
+        for tables in &self.0.tables {
+            tables.demand_no_storage(range);
+        }
+        self.0.each_unit(range, |_, unit, pages| {
+            for (number, page) in unit.pages.iter_mut().enumerate() {
+                if pages.contains(&number) {
+                    *page = Page::default();
+                }
+            }
+            if pages.contains(&TRACKED) {
+                unit.rest = None;
+            }
+        });
+        Ok(())
+    }
+
+    fn commit(&self, range: PageRange) -> Result<(), IoError> {
+        if self.0.has_metadata {
+            self.0.each_unit(range, |_, unit, pages| {
+                for (number, page) in unit.pages.iter_mut().enumerate() {
+                    page.metadata_dirty &= !pages.contains(&number);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn note_store(&self) {}
+}
+
+/// The disk as the engine's media.
+pub struct Storage<P: Platform>(pub(crate) Arc<Disk<P>>);
+
+impl<P: Platform> Media for Storage<P> {
+    fn direct_access(&self, frames: FrameRange, _: MediaAccess) -> Result<u64, IoError> {
+        Ok(frames.count)
+    }
+
+    fn flush(&self, frames: FrameRange) -> Result<(), IoError> {
+        self.0.each_page_of(frames, "a flush of", |page| page.durable = page.stores);
+        Ok(())
+    }
+
+    fn load(&self, start: Frame, offset: u64, into: &mut [u8]) -> Result<usize, IoError> {
+        into.fill(0);
+        if offset == 0 {
+            self.0.each_page_of(FrameRange { start, count: 1 }, "a copy from", |page| {
+                into[0] = page.byte;
+            });
+        }
+        Ok(into.len())
+    }
+
+    fn store(&self, start: Frame, offset: u64, from: &[u8]) -> Result<usize, IoError> {
+        if offset == 0 {
+            self.0.each_page_of(FrameRange { start, count: 1 }, "a copy to", |page| {
+                page.byte = from[0];
+                page.stores += 1;
+                page.durable = page.stores;
+            });
+        }
+        Ok(from.len())
+    }
+
+    fn zero(&self, start: Frame, offset: u64, _: u64) -> Result<(), IoError> {
+        self.store(start, offset, &[0]).map(|_| ())
+    }
+
+    fn first_pinned(&self, _: FrameRange) -> Option<Frame> {
+        None
+    }
+
+    fn wait_unpinned(&self, _: Frame) {}
+}

@@ -1,0 +1,81 @@
+//! Running a model under loom, and saying what it came to.
+
+use crate::ops::{Op, Start};
+use crate::platform::{Checker, LoomPlatform};
+use crate::rig::{Layout, Rig};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Points of choice in one execution, beyond which a model is taken to hang.
+const POINTS: usize = 20_000;
+
+/// Executions between two looks at the clock.
+const LOOK: usize = 500;
+
+/// How much is explored.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// How often a thread that could go on is made to wait; `None`: as often as makes a difference.
+    pub preemptions: Option<usize>,
+    /// The time after which exploring ends, done or not.
+    pub time: Duration,
+}
+
+/// What was explored.
+#[derive(Clone, Copy, Debug)]
+pub struct Explored {
+    /// Schedules that were run.
+    pub executions: usize,
+    /// How long that took.
+    pub time: Duration,
+    /// Whether none is left, within the bound on preemptions.
+    pub complete: bool,
+}
+
+impl fmt::Display for Explored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { executions, time, complete } = self;
+        let end = if *complete { "" } else { ", cut off" };
+        write!(f, "{executions} executions in {:.2} s{end}", time.as_secs_f64())
+    }
+}
+
+/// Runs one thread for each of `ops`, after `start`, under loom.
+///
+/// # Panics
+/// If a thread is stuck, or anything is found that may not be.
+pub fn explore(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explored {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = POINTS;
+    builder.preemption_bound = bound.preemptions;
+    builder.max_duration = Some(bound.time);
+    builder.checkpoint_interval = LOOK;
+    let executions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&executions);
+    let begun = Instant::now();
+    let ops = ops.to_vec();
+    builder.check(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        run::<LoomPlatform>(start, &ops, layout);
+    });
+    let time = begun.elapsed();
+    Explored { executions: executions.load(Ordering::Relaxed), time, complete: time < bound.time }
+}
+
+/// One execution: a thread for each of `ops`.
+pub fn run<P: Checker>(start: Start, ops: &[Op], layout: Layout) {
+    let rig = Arc::new(Rig::<P>::after(start, ops, layout));
+    let threads: Vec<_> = ops[1..]
+        .iter()
+        .zip(3..)
+        .map(|(&op, byte)| {
+            let rig = Arc::clone(&rig);
+            P::spawn(move || op.run(&rig, byte))
+        })
+        .collect();
+    ops[0].run(&rig, 2);
+    threads.into_iter().for_each(P::join);
+    rig.check_quiet();
+}
