@@ -205,7 +205,7 @@ impl<W: World> Mapping<W> {
             Ok(locked) => {
                 if let Err(error) = self.filesystem.iomap_end(&iomap, PMD_PAGES) {
                     // The pages are where they were, flushed: no entry is needed, and this one would be wrong.
-                    self.give_up(alloc::vec![locked]);
+                    locked.remove();
                     return Err(error.into());
                 }
                 Ok(())

@@ -124,6 +124,17 @@ impl<'m, W: World> LockedEntry<'m, W> {
         self.entry = new;
     }
 
+    /// Deletes the entry, and wakes everybody who waited for it (W4).
+    pub(crate) fn remove(mut self) {
+        let mut tree = self.mapping.tree.lock();
+        let removed = tree.remove(self.start);
+        assert_eq!(removed.map(|found| found.entry), Some(self.entry), "the locked entry is gone");
+        self.mapping.disown(Found { start: self.start, entry: self.entry });
+        drop(tree);
+        self.held = false;
+        self.mapping.wake(self.start, Wake::All);
+    }
+
     /// Whether the entry carries `mark` now.
     pub(crate) fn is_marked(&self, mark: Mark) -> bool {
         self.with_tree(|tree| tree.is_marked(self.start, mark))

@@ -58,7 +58,15 @@ impl<W: World> Mapping<W> {
         if keep {
             return Some((pages, Removal::Busy));
         }
-        awaited.remove();
+        if awaited.entry().is_zero() && which == Which::Clean {
+            // Faults go on beside this. Zeros that outlived their entry would be seen beside what a store to the same page, for which nothing tells
+            // of them any more, has put there (I9).
+            let locked = awaited.lock();
+            self.unmap(pages, PrivateCopies::Keep);
+            locked.remove();
+        } else {
+            awaited.remove();
+        }
         Some((pages, Removal::Gone))
     }
 

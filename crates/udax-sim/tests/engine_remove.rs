@@ -471,3 +471,25 @@ fn a_punch_leaves_other_translations_alone() {
     assert!(large.translation(600).is_none(), "its 2 MiB reach over the new end");
     rig.check_invariants();
 }
+
+/// Faults go on beside an invalidation. Were the zeros to outlive their entry, a store could find no entry, put storage under a new one, and be
+/// seen by nobody who still has the zeros.
+#[test]
+fn section_7_1_zeros_do_not_outlive_their_entry() {
+    for large in [false, true] {
+        let rig = Rig::new(1024);
+        let vma = if large { rig.shared(pages(0, 1024)) } else { rig.small(pages(0, 1024)) };
+        assert_eq!(vma.load(3), Ok(0));
+        let seen = Arc::new(Mutex::new(None));
+        let (sink, own) = (Arc::clone(&seen), Arc::clone(&rig));
+        rig.hooks.before(
+            |call| matches!(call, Call::Unmap(..)),
+            move || *sink.lock().expect("one thread") = own.entry(3),
+        );
+        assert_eq!(rig.mapping.invalidate(pages(3, 1)), 0);
+        let held = seen.lock().expect("one thread").expect("the entry is there while they go");
+        assert!(held.entry.is_locked() && held.entry.is_zero());
+        assert!(vma.translation(3).is_none() && rig.entry(3).is_none());
+        rig.check_invariants();
+    }
+}
