@@ -4,7 +4,7 @@ mod common;
 
 use common::threads::watch;
 use common::{Call, Rig, Spec, page, pages};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
