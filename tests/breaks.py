@@ -4,13 +4,17 @@
     tests/breaks.py                     every break
     tests/breaks.py wakes 'pitfall_0*'  those whose file or name matches one of the patterns
     tests/breaks.py --sample 12         so many, drawn anew each time (--seed N draws the same again)
+    tests/breaks.py --quick             without those that a shell command or the end of their time tells
     tests/breaks.py --list              names and rules only
+    tests/breaks.py --check             nothing is built: every text is there once, every named test exists
 
 The breaks are in tests/breaks/*.toml; docs/testing.md says how one is written. No build of the repository itself can contain one: they are
 text that is exchanged in the copy (target/breaks), and a break whose text is not found there exactly once is an error, not a pass. Every named test
-is run unbroken first. The last line is `N passed, M failed`: a break passes when each of its tests failed.
+is run unbroken first, and must pass. At the end there is a table, and again all that failed. The last line is `N passed, M failed`: a break passes
+when each of its tests failed.
 """
 import argparse
+import fcntl
 import fnmatch
 import os
 import pathlib
@@ -26,7 +30,7 @@ import time
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-KEYS = {"name", "rule", "file", "from", "to", "edits", "test", "tests", "seconds", "hang", "env"}
+KEYS = {"name", "rule", "file", "from", "to", "edits", "test", "tests", "seconds", "env"}
 
 
 class Break:
@@ -41,9 +45,10 @@ class Break:
         self.rule = table["rule"]
         self.edits = table.get("edits") or [{k: table[k] for k in ("file", "from", "to")}]
         self.tests = table.get("tests") or [table["test"]]
-        # How long a test may take. A test that hangs has noticed, unless finding the bug in time is the point.
+        # Tells itself quickly: neither a command that builds much, nor a test that hangs until its time is over.
+        self.quick = not any(" " in test for test in self.tests) and "seconds" not in table
+        # How long a test may take. A test that hangs has noticed.
         self.seconds = table.get("seconds", 60)
-        self.hang = table.get("hang", "caught")
         self.env = table.get("env", {})
 
     def matches(self, patterns):
@@ -72,12 +77,52 @@ def command_of(test):
     return ["cargo", "test", "--quiet", "-p", package, *where, "--", "--exact", name]
 
 
+def exchange(text, edit):
+    """`text` with the edit made. Raises ValueError where its `from` is not there exactly once."""
+    old, new = edit["from"].strip("\n"), edit["to"].strip("\n")
+    if text.count(old) != 1:
+        raise ValueError(f"{edit['file']} has the text {text.count(old)} times, not once: {(old.strip() or '(nothing)').splitlines()[0]}")
+    return text.replace(old, new)
+
+
+def exists(test):
+    """Whether the source has the named test."""
+    if " " in test:
+        return True
+    package, target, name = test.split("::", 2)
+    crate = ROOT / "crates" / package
+    sources = (crate / "src").rglob("*.rs") if target == "lib" else [crate / "tests" / f"{target}.rs", *(crate / "tests" / target).rglob("*.rs")]
+    wanted = re.compile(rf"\bfn {re.escape(name.rsplit('::', 1)[-1])}\b")
+    return any(wanted.search(source.read_text()) for source in sources if source.is_file())
+
+
+def check(chosen):
+    """What can be told of breaks without a build."""
+    complaints = []
+    for one in chosen:
+        texts = {}
+        try:
+            for edit in one.edits:
+                name = edit["file"]
+                before = texts[name] if name in texts else (ROOT / name).read_text()
+                texts[name] = exchange(before, edit)
+                if texts[name] == before:
+                    raise ValueError(f"{name}: nothing is changed")
+        except (ValueError, OSError) as error:
+            complaints.append(f"{one.group}:{one.name} does not apply: {error}")
+        complaints += [f"{one.group}:{one.name}: there is no test {test}" for test in one.tests if not exists(test)]
+    return complaints
+
+
 class Copy:
     """A copy of the repository with a build of its own."""
 
     def __init__(self, number):
         self.root = ROOT / "target/breaks" / f"copy-{number}"
         self.root.mkdir(parents=True, exist_ok=True)
+        # Held until the end: another run in the same copy would plant its own bug beside ours.
+        self.lock = (self.root.parent / f"copy-{number}.lock").open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
                                 capture_output=True).stdout.decode().split("\0")
         wanted = {name for name in listed if name and (ROOT / name).is_file()}
@@ -90,12 +135,16 @@ class Copy:
             if str(path.relative_to(self.root)) not in wanted:
                 path.unlink()
 
+    def environment(self, env):
+        # Without debug information a bug is built and linked in half the time.
+        return {**os.environ, "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0", "CARGO_PROFILE_DEV_DEBUG": "0",
+                "CARGO_TARGET_DIR": str(self.root / "target"), **env}
+
     def run(self, test, seconds, env):
         """(exit code or None for a hang, output)"""
         process = subprocess.Popen(command_of(test), cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                    errors="replace", start_new_session=True,
-                                   env={**os.environ, "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0",
-                                        "CARGO_TARGET_DIR": str(self.root / "target"), **env})
+                                   env=self.environment(env))
         try:
             output, _ = process.communicate(timeout=seconds)
             return process.returncode, output
@@ -111,7 +160,7 @@ class Copy:
         command = command_of(test)
         command = command[:command.index("--")] + ["--no-run"]
         done = subprocess.run(command, cwd=self.root, capture_output=True, text=True,
-                              env={**os.environ, "CARGO_TERM_COLOR": "never", "CARGO_TARGET_DIR": str(self.root / "target"), **env})
+                              env=self.environment(env))
         return "" if done.returncode == 0 else done.stderr
 
     def edit(self, edits):
@@ -122,11 +171,8 @@ class Copy:
                 path = self.root / edit["file"]
                 text = path.read_text()
                 before.setdefault(path, text)
-                old, new = edit["from"].strip("\n"), edit["to"].strip("\n")
-                if text.count(old) != 1:
-                    raise ValueError(f"{edit['file']} has the text {text.count(old)} times, not once: {old.strip().splitlines()[0]}")
-                path.write_text(text.replace(old, new))
-        except ValueError:
+                path.write_text(exchange(text, edit))
+        except (ValueError, OSError):
             self.restore(before)
             raise
         return before
@@ -150,8 +196,8 @@ def first_words(output):
     return next((line.strip()[:110] for line in lines if "error" in line.lower()), "it failed")
 
 
-def try_break(copy, one):
-    """(passed?, what was seen)"""
+def try_break(copy, one, needed):
+    """(passed?, what was seen); `needed` is how long each test took unbroken."""
     try:
         before = copy.edit(one.edits)
     except (ValueError, OSError) as error:
@@ -162,9 +208,9 @@ def try_break(copy, one):
             errors = copy.build(test, one.env)
             if errors:
                 return False, "does not compile: " + first_words(errors)
-            code, output = copy.run(test, one.seconds, one.env)
-            if code is None and one.hang != "caught":
-                return False, f"{test}: nothing found in {one.seconds} s"
+            # On a busy machine a slow test is not taken for one that hangs.
+            limit = max(one.seconds, 10 * needed.get(test, 0))
+            code, output = copy.run(test, limit, one.env)
             if code == 0:
                 return False, f"NOT NOTICED by {test}"
             if code is not None and code >= 0 and not ran_one(test, output) and "panicked" not in output:
@@ -176,25 +222,42 @@ def try_break(copy, one):
 
 
 def unbroken(copy, tests):
-    """The named tests that do not pass by themselves."""
-    failed = []
+    """(the named tests that do not pass by themselves, how long each took)"""
+    failed, needed = [], {}
     for test, (seconds, env) in tests.items():
         errors = copy.build(test, env)
+        begun = time.monotonic()
         code, output = (1, errors) if errors else copy.run(test, max(seconds, 120) + 60, env)
+        needed[test] = time.monotonic() - begun
         if code != 0 or not ran_one(test, output):
             failed.append(f"{test}: {'hangs' if code is None else first_words(output)}")
-    return failed
+    return failed, needed
+
+
+def table(chosen, results):
+    """One line for each group."""
+    lines = [f"{'group':24}{'breaks':>8}{'caught':>8}{'failed':>8}{'seconds':>9}{'slowest':>9}"]
+    for group in dict.fromkeys(one.group for one in chosen):
+        done = [results[one.name] for one in chosen if one.group == group and one.name in results]
+        caught, times = sum(passed for passed, _, _ in done), [spent for _, spent, _ in done]
+        all_of_it = sum(one.group == group for one in chosen)
+        lines.append(f"{group:24}{all_of_it:8}{caught:8}{all_of_it - caught:8}{sum(times):9.0f}{max(times, default=0):9.0f}")
+    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("patterns", nargs="*")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args()
-    chosen = [one for one in load() if one.matches(options.patterns)]
+    if options.jobs < 1:
+        sys.exit("--jobs must be at least 1")
+    chosen = [one for one in load() if one.matches(options.patterns) and (one.quick or not options.quick)]
     if options.sample is not None:
         seed = options.seed if options.seed is not None else random.randrange(1 << 32)
         print(f"a sample of {options.sample} (--seed {seed})")
@@ -205,42 +268,59 @@ def main():
         for one in chosen:
             print(f"{one.group}:{one.name}  {one.rule}")
         return
+    if options.check:
+        found = check(chosen)
+        print("\n".join([*found, f"{len(chosen)} breaks, {len(found)} complaints"]))
+        sys.exit(1 if found else 0)
     work = queue.Queue()
     for one in chosen:
         work.put(one)
-    results, complaints, lock = {}, [], threading.Lock()
+    results, complaints, needed, lock = {}, set(), {}, threading.Lock()
     started = time.monotonic()
+    jobs = min(options.jobs, len(chosen))
+    all_seen_unbroken = threading.Barrier(jobs)
 
     def worker(number):
-        copy = Copy(number)
-        mine = {}
-        for one in chosen[number::options.jobs]:
-            mine.update({test: (one.seconds, one.env) for test in one.tests if one.hang == "caught"})
-        failed = unbroken(copy, mine)
-        with lock:
-            complaints.extend(failed)
+        try:
+            copy = Copy(number)
+            mine = {test: (one.seconds, one.env) for one in chosen[number::jobs] for test in one.tests}
+            failed, times = unbroken(copy, mine)
+            with lock:
+                complaints.update(failed)
+                needed.update(times)
+            all_seen_unbroken.wait()
+        except BaseException:
+            all_seen_unbroken.abort()
+            raise
         while True:
             try:
                 one = work.get_nowait()
             except queue.Empty:
                 return
             begun = time.monotonic()
-            passed, seen = try_break(copy, one)
+            passed, seen = try_break(copy, one, needed)
+            spent = time.monotonic() - begun
             with lock:
-                results[one.name] = passed
-                print(f"{'caught' if passed else 'FAILED':7} {time.monotonic() - begun:5.1f} s  {one.name}: {one.rule}\n"
+                results[one.name] = (passed, spent, seen)
+                print(f"{'caught' if passed else 'FAILED':7} {spent:5.1f} s  {one.name}: {one.rule}\n"
                       f"                 {', '.join(one.tests)}\n                 {seen}", flush=True)
 
-    threads = [threading.Thread(target=worker, args=(number,)) for number in range(min(options.jobs, len(chosen)))]
+    threads = [threading.Thread(target=worker, args=(number,)) for number in range(jobs)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for complaint in sorted(set(complaints)):
+    print("\n" + table(chosen, results))
+    for one in chosen:
+        passed, _, seen = results.get(one.name, (False, 0, "was not played"))
+        if not passed:
+            print(f"FAILED {one.group}:{one.name}: {seen}")
+    for complaint in sorted(complaints):
         print(f"FAILED unbroken: {complaint}")
-    failed = sum(not passed for passed in results.values()) + len(set(complaints)) + len(chosen) - len(results)
+    caught = sum(passed for passed, _, _ in results.values())
+    failed = len(chosen) - caught + len(complaints)
     print(f"{len(chosen)} breaks in {time.monotonic() - started:.0f} s")
-    print(f"{sum(results.values())} passed, {failed} failed")
+    print(f"{caught} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 
 

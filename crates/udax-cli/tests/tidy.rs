@@ -237,3 +237,128 @@ fn what_the_readme_points_at_exists() {
     }
     report(&complaints);
 }
+
+/// Whether some source has the function `name`; a test of `tests/semantics` is one by its text.
+fn has_function(sources: &[(String, String)], under: &str, name: &str) -> bool {
+    let with_bracket = format!("fn {name}(");
+    sources.iter().any(|(file, text)| {
+        file.starts_with(under)
+            && (text.contains(&with_bracket) || file.ends_with(".c") && text.contains(name))
+    })
+}
+
+#[test]
+fn each_break_names_a_test_that_exists() {
+    let sources = files();
+    let mut complaints = Vec::new();
+    let mut named = 0;
+    for (file, text) in &sources {
+        if !(file.starts_with("tests/breaks/") && file.ends_with(".toml")) {
+            continue;
+        }
+        // `package::target::path::of::test` between quotes; what has a blank in it is a shell command, or a text to exchange.
+        let tests = text.split('"').filter(|piece| {
+            piece.starts_with("udax")
+                && piece.contains("::")
+                && !piece.contains(char::is_whitespace)
+        });
+        for test in tests {
+            named += 1;
+            let parts: Vec<&str> = test.splitn(3, "::").collect();
+            let [package, target, path] = parts[..] else {
+                complaints.push(format!("{file}: {test} is not package::target::test"));
+                continue;
+            };
+            let place = match target {
+                "lib" => format!("crates/{package}/src/"),
+                _ => format!("crates/{package}/tests/{target}"),
+            };
+            let name = path.rsplit("::").next().unwrap_or(path);
+            if !has_function(&sources, &place, name) {
+                complaints.push(format!("{file}: there is no test {test}: name the one it became"));
+            }
+        }
+    }
+    assert!(named > 200, "the breaks were not read");
+    report(&complaints);
+}
+
+/// The number of a test or break that is named `pitfall_NNN_...`, without leading zeros; `14b` and `43b` have a letter.
+fn pitfall_of(name: &str) -> Option<&str> {
+    let (number, _) = name.strip_prefix("pitfall_")?.split_once('_')?;
+    number.starts_with(|c: char| c.is_ascii_digit()).then(|| number.trim_start_matches('0'))
+}
+
+/// What stands between back quotes in `text`.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn each_pitfall_has_its_row_its_test_and_its_break() {
+    let sources = files();
+    let text_of = |wanted: &str| {
+        sources.iter().find(|(name, _)| name == wanted).map(|(_, text)| text.as_str())
+    };
+    let table = text_of("docs/pitfalls.md").expect("the table of pitfalls");
+    let breaks: Vec<&str> = sources
+        .iter()
+        .filter(|(file, _)| file.starts_with("tests/breaks/"))
+        .flat_map(|(_, text)| text.lines())
+        .filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'))
+        .collect();
+    let mut complaints = Vec::new();
+    let mut numbers = Vec::new();
+    for line in table.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, number, _, test, planted, _] = cells[..] else {
+            complaints.push(format!("docs/pitfalls.md: not four cells: {line}"));
+            continue;
+        };
+        if !number.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        numbers.push(number);
+        let mut say = |what: String| complaints.push(format!("docs/pitfalls.md: {number}: {what}"));
+        let gone = test.starts_with("gone by construction");
+        let named: Vec<&str> = quoted(test)
+            .filter_map(|one| {
+                Some(one.rsplit("::").next()?).filter(|one| one.starts_with("pitfall_"))
+            })
+            .collect();
+        if named.is_empty() && !gone {
+            say("name its test, or say what makes it gone by construction".into());
+        }
+        if quoted(planted).next().is_none() && !gone {
+            say("name its break".into());
+        }
+        for one in named {
+            if !has_function(&sources, "crates/", one)
+                && !has_function(&sources, "tests/semantics/", one)
+            {
+                say(format!("there is no test {one}"));
+            }
+        }
+        for one in quoted(planted) {
+            if !breaks.iter().any(|all| pitfall_of(all) == Some(number) && all.ends_with(one)) {
+                say(format!("there is no break {one}"));
+            }
+        }
+        let missing = breaks.iter().filter(|all| pitfall_of(all) == Some(number));
+        for one in missing.filter(|all| !quoted(planted).any(|known| all.ends_with(known))) {
+            say(format!("the break {one} is not told of"));
+        }
+    }
+    let mut expected: Vec<String> = (1..=94).map(|number: u32| number.to_string()).collect();
+    expected.insert(14, "14b".into());
+    expected.insert(44, "43b".into());
+    assert_eq!(numbers, expected, "docs/pitfalls.md has each pitfall once, in order");
+    for (file, text) in &sources {
+        for (name, _) in text.split("fn ").skip(1).filter_map(|rest| rest.split_once('(')) {
+            if pitfall_of(name).is_some() && !table.contains(&format!("{name}`")) {
+                complaints.push(format!("{file}: docs/pitfalls.md does not tell of {name}"));
+            }
+        }
+    }
+    report(&complaints);
+}
