@@ -147,6 +147,24 @@ CASE(one_unmap_takes_many_mappings_and_gaps) {
     CHECK_EQUAL(signal_of_load(at), SIGSEGV);
 }
 
+/* Pitfall 89: with MAP_SHARED a flag that is not known or not possible is ignored, with MAP_SHARED_VALIDATE it is refused. */
+CASE(pitfall_089_flags_are_ignored_or_refused_as_the_kernel_does) {
+    int fd = sparse_file("file", FILE_BYTES);
+    static const int flags[] = {MAP_SYNC, 0x4000000, MAP_SYNC | 0x4000000};
+    for (size_t n = 0; n < sizeof flags / sizeof *flags; n++) {
+        void *validated = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED_VALIDATE | flags[n], fd, 0);
+        say("validated: %s", validated == MAP_FAILED ? strerrorname_np(errno) : "ok");
+        bytes at = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | flags[n], fd, 0);
+        say("shared: %s", at == MAP_FAILED ? strerrorname_np(errno) : "ok");
+        CHECK(at != MAP_FAILED);
+        bytes other = map_shared(fd, FILE_BYTES);
+        CHECK_EQUAL(touch(other, FILE_BYTES), n);
+        at[n * UNIT + 5 * PAGE] = (uint8_t)(n + 1);
+        CHECK_EQUAL(other[n * UNIT + 5 * PAGE], n + 1);
+    }
+    CHECK(same_as_file(map_shared(fd, FILE_BYTES), fd, 0, FILE_BYTES));
+}
+
 CASE(errors_are_the_kernels_own) {
     int fd = sparse_file("file", FILE_BYTES), read_only = open("file", O_RDONLY), write_only = open("file", O_WRONLY);
     int directory = open(".", O_RDONLY | O_DIRECTORY), ends[2];

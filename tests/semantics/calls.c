@@ -278,6 +278,24 @@ CASE(buffers_past_the_end_give_efault) {
     CHECK_EQUAL(view[UNIT], 0);
 }
 
+/* Pitfalls 74, 75: what a caller asks for by a flag is granted by the kernel or refused by it; nobody takes the flag away. */
+CASE(pitfall_074_and_075_flags_of_writes_reach_the_kernel) {
+    touched_hole();
+    fill_text(12);
+    static const int flags[] = {RWF_NOWAIT, 0x40 /* RWF_ATOMIC */, RWF_DSYNC, RWF_HIPRI, 0x40000000};
+    struct iovec one = {text, PAGE};
+    for (size_t n = 0; n < sizeof flags / sizeof *flags; n++) {
+        off_t place = (off_t)((n + 1) * UNIT);
+        ssize_t count = pwritev2(fd, &one, 1, place, flags[n]);
+        say("flag %#x: %zd %s", flags[n], count, outcome(count));
+        CHECK_EQUAL(at[place], count > 0 ? text[0] : 0);
+        count = syscall(SYS_pwritev2, fd, &one, 1L, place + (off_t)PAGE, 0L, flags[n]);
+        say("by number: %zd %s", count, outcome(count));
+        CHECK_EQUAL(at[place + (off_t)PAGE], count > 0 ? text[0] : 0);
+    }
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
 CASE(seeking_for_data_and_holes_leaves_the_position) {
     touched_hole();
     MUST(lseek(fd, 1234, SEEK_SET));

@@ -291,6 +291,65 @@ CASE(locking_everything_into_memory) {
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
 
+/* Pitfall 81: a system call that stores into a mapping for reading is refused, and changes nothing: neither a hole nor data. */
+CASE(pitfall_081_calls_do_not_store_into_a_mapping_for_reading) {
+    int fd = sparse_file("file", FILE_BYTES), ends[2];
+    CHECK_EQUAL(pwrite(fd, "x", 1, UNIT), 1);
+    int source = sparse_file("source", 4 * PAGE);
+    CHECK_EQUAL(pwrite(source, "0123456789", 10, 0), 10);
+    bytes at = map(fd, FILE_BYTES, PROT_READ, MAP_SHARED, 0), untouched = map(fd, FILE_BYTES, PROT_READ, MAP_SHARED, 0);
+    bytes taken = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 1);
+    CHECK_EQUAL(touch(taken, FILE_BYTES), 1);
+    MUST(protect(taken, FILE_BYTES, PROT_READ));
+    MUST(pipe(ends));
+    int direct = open("source", O_RDONLY | O_DIRECT);
+    for (size_t offset = UNIT; offset <= 3 * UNIT; offset += 2 * UNIT) {
+        bytes all[] = {at + offset, untouched + offset, taken + offset};
+        for (size_t n = 0; n < 3; n++) {
+            void *into = (void *)all[n];
+            CHECK_EQUAL(write(ends[1], "0123456789", 10), 10);
+            say("pread: %s, pipe: %s", outcome(pread(source, into, 10, 0)), outcome(read(ends[0], into, 10)));
+            say("fstat: %s", outcome(syscall(SYS_fstat, fd, into)));
+            if (direct >= 0)
+                say("direct: %s", outcome(pread(direct, into, PAGE, 0)));
+            CHECK_EQUAL(all[n][0], offset == UNIT ? 'x' : 0);
+            CHECK_EQUAL(all[n][1], 0);
+        }
+    }
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+static long locked_kib(void) {
+    FILE *status = fopen("/proc/self/status", "r");
+    char line[200];
+    long kib = -1;
+    while (fgets(line, sizeof line, status) != NULL)
+        if (sscanf(line, "VmLck: %ld", &kib) == 1)
+            break;
+    fclose(status);
+    return kib;
+}
+
+/* Pitfall 94: what is locked into memory is counted as locked until it is gone, however its 2 MiB are taken apart. */
+CASE(pitfall_094_locked_memory_is_counted_whatever_is_taken_apart) {
+    int fd;
+    bytes at = touched_hole(&fd);
+    long before = locked_kib();
+    say("mlock: %s", outcome(mlock((void *)(at + UNIT), 2 * UNIT)));
+    say("locked: %ld KiB", locked_kib() - before);
+    at[UNIT] = 1;
+    at[3 * UNIT - 1] = 2;
+    say("after stores: %ld KiB", locked_kib() - before);
+    MUST(protect(at + UNIT + 5 * PAGE, 7 * PAGE, PROT_READ));
+    CHECK_EQUAL(at[UNIT + 5 * PAGE], 0);
+    say("after a part was protected: %ld KiB", locked_kib() - before);
+    unmap(at + 2 * UNIT, 9 * PAGE);
+    say("after a part was unmapped: %ld KiB", locked_kib() - before);
+    unmap(at, FILE_BYTES);
+    say("at the end: %ld KiB", locked_kib() - before);
+}
+
 CASE(residency_can_be_asked_for) {
     int fd;
     bytes at = touched_hole(&fd);

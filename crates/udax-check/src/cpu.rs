@@ -3,13 +3,13 @@
 use crate::platform::Checker;
 use crate::rig::{Rig, Which};
 use crate::tables::{Target, Translation, place};
-use udax_core::{Access, Fault, Frame, PageIndex, Served};
+use udax_core::{Access, Fault, Frame, Interrupt, PageIndex, Served};
 
 /// Faults after which an access should have got through.
 const TRIES: usize = 16;
 
 /// Faults after which it can only be that another call is half done: a zero page that a writer is about to unmap is never overwritten (SEMANTICS 4.4).
-const PATIENCE: usize = 3;
+const CALM: usize = 3;
 
 /// What a load sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,20 @@ pub enum Shown {
     Zeros,
     /// The file's storage.
     Storage,
+}
+
+/// How long an access waits for an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Endless,
+    /// Until the rig's interrupt is requested; the access then does not happen.
+    UntilInterrupted,
+}
+
+impl Patience {
+    fn interrupt<P: Checker>(self, rig: &Rig<P>) -> Option<&Interrupt<P>> {
+        (self == Self::UntilInterrupted).then_some(&rig.interrupt)
+    }
 }
 
 /// A store that got through.
@@ -34,14 +48,33 @@ impl<P: Checker> Rig<P> {
     /// # Panics
     /// If the access does not get through, or what it is shown cannot be.
     pub fn load(&self, which: Which, index: PageIndex) -> Option<Shown> {
-        self.access(which, index, Access::Read, |translation| {
+        self.load_with(which, index, Patience::Endless)
+    }
+
+    pub(crate) fn load_with(
+        &self,
+        which: Which,
+        index: PageIndex,
+        patience: Patience,
+    ) -> Option<Shown> {
+        self.access(which, index, (Access::Read, patience), |translation| {
             self.load_by(index, translation.target)
         })
     }
 
     /// Stores to a page; `None` beyond the end of the file, or if there is no memory for it.
     pub(crate) fn store(&self, which: Which, index: PageIndex, byte: u8) -> Option<Stored> {
-        self.access(which, index, Access::Write, |translation| {
+        self.store_with(which, index, byte, Patience::Endless)
+    }
+
+    pub(crate) fn store_with(
+        &self,
+        which: Which,
+        index: PageIndex,
+        byte: u8,
+        patience: Patience,
+    ) -> Option<Stored> {
+        self.access(which, index, (Access::Write, patience), |translation| {
             let Target::Storage(frame) = translation.target else {
                 panic!("page {index} can be stored to, and is no storage")
             };
@@ -81,13 +114,13 @@ impl<P: Checker> Rig<P> {
         &self,
         which: Which,
         index: PageIndex,
-        access: Access,
+        (access, patience): (Access, Patience),
         act: impl Fn(Translation) -> T,
     ) -> Option<T> {
         let vma = self.vma(which);
         let (unit, page) = place(index);
         for tries in 0..TRIES {
-            if tries >= PATIENCE {
+            if tries >= CALM {
                 P::yield_now();
             }
             let translation_present = {
@@ -101,14 +134,17 @@ impl<P: Checker> Rig<P> {
                     Some(_) | None => translation.is_some(),
                 }
             };
-            let outcome =
-                self.mapping.fault(&Fault { vma, index, access, translation_present, ahead: 0 });
+            let interrupt = patience.interrupt(self);
+            let fault = Fault { translation_present, interrupt, ..Fault::new(vma, index, access) };
+            let outcome = self.mapping.fault(&fault);
             match outcome.served {
+                Served::Interrupted if interrupt.is_some() => return None,
                 Served::Installed | Served::Retry | Served::Copied => {}
                 Served::BusError if self.may_shrink => return None,
                 Served::OutOfMemory if self.may_run_out => return None,
                 Served::BusError
                 | Served::OutOfMemory
+                | Served::Interrupted
                 | Served::Poisoned
                 | Served::Fallback
                 | Served::NeedsCommit { .. } => {

@@ -1,10 +1,10 @@
 //! What the threads of a model do, and what they find.
 
-use crate::cpu::Shown;
+use crate::cpu::{Patience, Shown};
 use crate::disk::TRACKED;
 use crate::platform::Checker;
 use crate::rig::{Layout, Rig, Which};
-use udax_core::{PAGE_BYTES, PMD_PAGES, PageIndex, PageRange};
+use udax_core::{NotCollapsed, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange};
 
 /// The byte that a start leaves in storage.
 const BEFORE: u8 = 1;
@@ -22,6 +22,10 @@ pub enum Start {
     SmallClean,
     /// 4 KiB pieces of storage, stored to through the small VMA.
     SmallDirty,
+    /// 2 MiB of storage in pieces of 4 KiB, stored to through the small VMA.
+    Scattered,
+    /// 2 MiB of storage in one piece, stored to in pieces of 4 KiB.
+    SmallInOne,
     /// 2 MiB of storage, mapped for loads in both VMAs, durable.
     HugeClean,
     /// 2 MiB of storage, stored to through the huge VMA.
@@ -30,12 +34,14 @@ pub enum Start {
 
 impl Start {
     /// Each of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Hole,
         Self::SmallZeros,
         Self::HugeZeros,
         Self::SmallClean,
         Self::SmallDirty,
+        Self::Scattered,
+        Self::SmallInOne,
         Self::HugeClean,
         Self::HugeDirty,
     ];
@@ -50,6 +56,21 @@ impl Start {
             Self::SmallClean | Self::SmallDirty => pages.for_each(|index| {
                 rig.store(Which::Small, index, BEFORE);
             }),
+            Self::Scattered => {
+                pages.for_each(|index| {
+                    rig.store(Which::Small, index, BEFORE);
+                });
+                rig.disk
+                    .allocate(PageRange::between(PageIndex(TRACKED as u64), PageIndex(PMD_PAGES)));
+            }
+            Self::SmallInOne => {
+                // A small entry first, or this would be a 2 MiB one.
+                assert_eq!(rig.load(Which::Small, PageIndex(0)), Some(Shown::Zeros));
+                rig.disk.allocate(PageRange::new(PageIndex(0), PMD_PAGES));
+                pages.for_each(|index| {
+                    rig.store(Which::Small, index, BEFORE);
+                });
+            }
             Self::HugeClean | Self::HugeDirty => {
                 rig.disk.allocate(PageRange::new(PageIndex(0), PMD_PAGES));
                 pages.for_each(|index| {
@@ -95,6 +116,14 @@ pub enum Op {
     Revoke,
     /// The media lost a page: takes it out of every mapping.
     MediaFailed(u64),
+    /// Puts one 2 MiB entry in the place of the small ones.
+    Collapse,
+    /// Loads a page, unless interrupted.
+    LoadOrLeave(Which, u64),
+    /// Stores to a page, unless interrupted.
+    StoreOrLeave(Which, u64),
+    /// Interrupts those two, under way and to come.
+    Interrupt,
 }
 
 impl Op {
@@ -115,6 +144,7 @@ impl Op {
             Self::Invalidate(page),
             Self::Revoke,
             Self::MediaFailed(page),
+            Self::Collapse,
         ]);
         all
     }
@@ -180,6 +210,14 @@ impl Op {
             Self::Invalidate(number) => {
                 mapping.invalidate(page(number));
             }
+            Self::LoadOrLeave(which, number) => {
+                rig.load_with(which, PageIndex(number), Patience::UntilInterrupted);
+            }
+            Self::StoreOrLeave(which, number) => {
+                rig.store_with(which, PageIndex(number), byte, Patience::UntilInterrupted);
+            }
+            Self::Interrupt => rig.interrupt.request(),
+            Self::Collapse => rig.collapse(),
             Self::MediaFailed(number) => {
                 mapping.media_failed(PageIndex(number));
             }
@@ -197,6 +235,19 @@ impl<P: Checker> Rig<P> {
         start.prepare(&rig);
         rig.mapping.limit_index_nodes(layout.index_nodes);
         rig
+    }
+
+    fn collapse(&self) {
+        let _inode = self.inode_lock();
+        if let Err(why) = self.mapping.collapse(PageIndex(0)) {
+            let expected = match why {
+                NotCollapsed::NoEntry | NotCollapsed::Mixed => true,
+                NotCollapsed::EndOfFile => self.may_shrink,
+                NotCollapsed::OutOfMemory => self.may_run_out,
+                NotCollapsed::Pinned(_) | NotCollapsed::Failed(_) => false,
+            };
+            assert!(expected, "a collapse ended in {why:?}");
+        }
     }
 
     /// A write has returned: whoever looks from now on must see it. Whether it is still there.

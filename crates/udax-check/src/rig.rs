@@ -5,8 +5,8 @@ use crate::tables::{Space, Tables};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use udax_core::{
-    Dax, Durability, HugePages, Inode, Mapping, PMD_PAGES, PageIndex, PageRange, Platform, Sharing,
-    ShortLock, Vma, World,
+    Dax, Durability, HugePages, Inode, Interrupt, Mapping, PMD_PAGES, PageIndex, PageRange,
+    Platform, Sharing, ShortLock, Vma, World,
 };
 
 /// The world of the models, on any platform.
@@ -53,6 +53,8 @@ pub struct Rig<P: Platform> {
     vmas: [Arc<Vma<Model<P>>>; 2],
     /// What excludes writers and changes of the length from each other.
     inode: P::Lock<()>,
+    /// What ends the waits of those who wait with it.
+    pub(crate) interrupt: Interrupt<P>,
     /// Whether the file may become shorter than what is accessed.
     pub(crate) may_shrink: bool,
     /// Whether the index may be out of memory.
@@ -92,6 +94,7 @@ impl<P: Platform> Rig<P> {
             disk,
             vmas,
             inode: ShortLock::new(()),
+            interrupt: Interrupt::new(),
             may_shrink: false,
             may_run_out: index_nodes.is_some(),
         }

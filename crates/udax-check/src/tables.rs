@@ -211,10 +211,11 @@ impl<P: Platform> AddressSpace for Space<P> {
         WriteTracking::Faults
     }
 
-    fn split_pmd(&self, index: PageIndex) {
+    fn clear_pmd(&self, index: PageIndex) {
         let level = &mut self.0.levels()[place(index).0];
-        if matches!(level, Level::Huge(_)) {
-            *level = Level::None;
+        match level {
+            Level::Table(table) if table.iter().any(Option::is_some) => {}
+            Level::None | Level::Table(_) | Level::Huge(_) => *level = Level::None,
         }
     }
 }

@@ -75,3 +75,10 @@ fn s11_two_pages_that_share_a_bucket() {
     let next = Op::Store(Which::Small, 1);
     after(&[Start::Hole, Start::SmallZeros], &[STORE, STORE, next, next]);
 }
+
+#[test]
+fn w9_a_wake_that_chose_one_who_leaves() {
+    let leave = Op::StoreOrLeave(Which::Small, 0);
+    after(&[Start::Hole], &[READ, leave, READ, Op::Interrupt]);
+    after(&[Start::SmallDirty], &[leave, Op::MediaFailed(0), STORE, Op::Interrupt]);
+}

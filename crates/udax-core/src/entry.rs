@@ -22,7 +22,12 @@ pub const FRAME_LIMIT: u64 = 1 << (64 - FRAME_SHIFT);
 pub enum Kind {
     /// Nothing yet: the entry exists to be locked.
     Empty,
-    /// The common zero page of the entry's size is what mappings may show.
+    /// The common zero page of the entry's size is what mappings may show. Which one that is at an address is for the address space to
+    /// know (pitfall 83):
+    ///
+    /// ```compile_fail
+    /// let _ = udax_core::Kind::Zero(udax_core::Frame(0));
+    /// ```
     Zero,
     /// Storage; the frame of the entry's first page.
     Mapped(Frame),
@@ -183,6 +188,30 @@ mod tests {
             }
         }
         assert_eq!(Entry::from_word(0), None);
+    }
+
+    #[test]
+    fn what_stands_behind_an_entry() {
+        for (kind, [zero, empty, mapped]) in [
+            (Kind::Zero, [true, false, false]),
+            (Kind::Empty, [false, true, false]),
+            (Kind::Mapped(Frame(512)), [false, false, true]),
+        ] {
+            let entry = Entry::new(Order::Pmd, kind);
+            assert_eq!(
+                [entry.is_zero(), entry.is_empty(), entry.is_mapped()],
+                [zero, empty, mapped]
+            );
+            assert_eq!(entry.frame(), mapped.then_some(Frame(512)));
+        }
+        let entry = Entry::new(Order::Pte, Kind::Zero);
+        assert_eq!(std::format!("{entry:?}, {:?}", entry.locked()), "Pte Zero, Pte Zero locked");
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_frame_too_high_is_refused() {
+        let _ = Entry::new(Order::Pte, Kind::Mapped(Frame(FRAME_LIMIT)));
     }
 
     #[test]

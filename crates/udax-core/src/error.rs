@@ -95,3 +95,50 @@ impl fmt::Display for InstallError {
 }
 
 impl core::error::Error for InstallError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn each_errno_has_its_kind() {
+        let kinds = [
+            (12, IoErrorKind::NoMemory),
+            (28, IoErrorKind::NoSpace),
+            (122, IoErrorKind::NoSpace),
+            (133, IoErrorKind::Poisoned),
+            (11, IoErrorKind::WouldBlock),
+            (4, IoErrorKind::Interrupted),
+            (22, IoErrorKind::OutOfRange),
+            (27, IoErrorKind::OutOfRange),
+            (5, IoErrorKind::Io),
+            (6, IoErrorKind::Io),
+        ];
+        for (errno, kind) in kinds {
+            assert_eq!(IoError::from_errno(errno), IoError { kind, errno });
+        }
+    }
+
+    #[test]
+    fn what_is_shown_says_what_failed_and_with_which_errno() {
+        assert_eq!(IoError::new(IoErrorKind::Poisoned).to_string(), "the storage is poisoned");
+        assert_eq!(
+            IoError::from_errno(28).to_string(),
+            "no space left on the file system (errno 28)"
+        );
+        let all = [12, 28, 133, 11, 4, 22, 5].map(|errno| IoError::from_errno(errno).to_string());
+        for (number, one) in all.iter().enumerate() {
+            assert!(one.len() > 10 && !all[..number].contains(one), "{one}");
+        }
+        let failed = [
+            InstallError::OutOfMemory,
+            InstallError::NoHugeZero,
+            InstallError::LevelTaken,
+            InstallError::Media(IoError::from_errno(5)),
+        ]
+        .map(|error| error.to_string());
+        assert_eq!(failed[3], "copying failed: input/output error (errno 5)");
+        assert!(failed.iter().all(|text| text.len() > 10));
+    }
+}

@@ -2,6 +2,7 @@
 
 use crate::entry::{Entry, Kind};
 use crate::index::InsertError;
+use crate::interrupt::Interrupt;
 use crate::lock::{LockedEntry, Lookup};
 use crate::mapping::Mapping;
 use crate::seams::{AddressSpace, ShortLock, World};
@@ -17,20 +18,25 @@ pub(crate) enum GrabError {
     Conflict,
     /// The index could not grow. Nothing has changed.
     OutOfMemory,
+    /// Somebody ended the wait for the entry.
+    Interrupted,
 }
 
 impl<W: World> Mapping<W> {
     /// The locked entry for a fault of `order` at `index`. A PTE fault may be given a mapped PMD entry to work under; a zero or
-    /// empty PMD entry is downgraded for it. May sleep for an entry lock.
+    /// empty PMD entry is downgraded for it. May sleep for an entry lock, until `interrupt` ends that.
     #[doc(alias = "grab_mapping_entry")]
     pub(crate) fn grab(
         &self,
         index: PageIndex,
         order: Order,
+        interrupt: Option<&Interrupt<W::Platform>>,
     ) -> Result<LockedEntry<'_, W>, GrabError> {
         let start = index.align_down(order);
         // The only loop is that of the wait, which carries nothing from one round into the next (pitfall 15).
-        match self.get_unlocked(self.tree.lock(), start, Some(order), Waiting::Exclusive) {
+        let wait = (Some(order), Waiting::Exclusive);
+        match self.get_unlocked_unless(self.tree.lock(), start, wait, interrupt) {
+            Lookup::Interrupted => Err(GrabError::Interrupted),
             Lookup::Conflict => Err(GrabError::Conflict),
             Lookup::Nothing(mut tree) => {
                 let entry = Entry::new(order, Kind::Empty).locked();

@@ -15,6 +15,7 @@ mod seams;
 mod units;
 
 mod index;
+mod interrupt;
 mod waits;
 
 mod fault_lock;
@@ -25,15 +26,18 @@ mod grab;
 mod lock;
 mod mapping;
 
+mod collapse;
 mod fault;
 mod io;
 mod reflink;
 mod remove;
 mod writeback;
 
+pub use collapse::{Collapsed, NotCollapsed};
 pub use entry::{Entry, FRAME_LIMIT, Kind};
 pub use error::{InstallError, IoError, IoErrorKind};
 pub use fault::{Access, Fault, FaultOutcome, NotHuge, Served};
+pub use interrupt::Interrupt;
 pub use mapping::{Dax, EntryReport, Mapping};
 pub use seams::{
     AddressSpace, Backing, Counter, Filesystem, Intent, Iomap, Media, MediaAccess, Owner, Parker,

@@ -4,11 +4,12 @@
 //! the lock. The rules W1 to W8 are those of docs/concurrency.md.
 
 use crate::entry::{Entry, Kind};
-use crate::index::{Found, Index};
+use crate::index::{Found, Index, Mark};
+use crate::interrupt::{Interrupt, Slept};
 use crate::mapping::{Mapping, Tree};
 use crate::seams::{Media, Parker, ShortLock, World};
 use crate::units::{FrameRange, Order, PageIndex, PageRange};
-use crate::waits::{Waiting, Wake};
+use crate::waits::{Left, Waiting, Wake};
 use crate::{Frame, Owner};
 use alloc::vec::Vec;
 
@@ -20,6 +21,8 @@ pub(crate) enum Lookup<'m, W: World> {
     Conflict,
     /// An unlocked entry, and a debt.
     Entry(Awaited<'m, W>),
+    /// The wait was ended from outside, and whatever wake had come was passed on (W9).
+    Interrupted,
 }
 
 /// An unlocked entry under the tree lock. Dropping it passes the wake on (W3).
@@ -41,7 +44,7 @@ impl<'m, W: World> Awaited<'m, W> {
         self.found.start
     }
 
-    pub(crate) fn is_marked(&self, mark: crate::index::Mark) -> bool {
+    pub(crate) fn is_marked(&self, mark: Mark) -> bool {
         self.tree.as_ref().is_some_and(|tree| tree.is_marked(self.found.start, mark))
     }
 
@@ -121,6 +124,11 @@ impl<'m, W: World> LockedEntry<'m, W> {
         self.entry = new;
     }
 
+    /// Whether the entry carries `mark` now.
+    pub(crate) fn is_marked(&self, mark: Mark) -> bool {
+        self.with_tree(|tree| tree.is_marked(self.start, mark))
+    }
+
     /// Runs `act` on the index under the tree lock: marks.
     pub(crate) fn with_tree<R>(&self, act: impl FnOnce(&mut Index) -> R) -> R {
         act(&mut self.mapping.tree.lock())
@@ -181,10 +189,21 @@ impl<W: World> Mapping<W> {
     #[doc(alias = "get_next_unlocked_entry")]
     pub(crate) fn get_unlocked<'m>(
         &'m self,
-        mut tree: Tree<'m, W>,
+        tree: Tree<'m, W>,
         index: PageIndex,
         size: Option<Order>,
         waiting: Waiting,
+    ) -> Lookup<'m, W> {
+        self.get_unlocked_unless(tree, index, (size, waiting), None)
+    }
+
+    /// The same, until somebody says through `interrupt` that the wait has been long enough.
+    pub(crate) fn get_unlocked_unless<'m>(
+        &'m self,
+        mut tree: Tree<'m, W>,
+        index: PageIndex,
+        (size, waiting): (Option<Order>, Waiting),
+        interrupt: Option<&Interrupt<W::Platform>>,
     ) -> Lookup<'m, W> {
         loop {
             let found = match size {
@@ -199,9 +218,20 @@ impl<W: World> Mapping<W> {
                 return Lookup::Entry(Awaited { mapping: self, found, tree: Some(tree) });
             }
             // The key is that of the entry seen in this very round (W5).
-            let parker = self.dax.waits.enqueue(self.key(found.start), waiting);
+            let key = self.key(found.start);
+            let parker = self.dax.waits.enqueue(key, waiting);
             drop(tree);
-            parker.park();
+            match interrupt {
+                None => parker.park(),
+                Some(interrupt) => {
+                    if interrupt.park(&parker) == Slept::Interrupted {
+                        if self.dax.waits.leave(key, &parker) == Left::AfterItsWake {
+                            self.dax.waits.wake(key, Wake::Next);
+                        }
+                        return Lookup::Interrupted;
+                    }
+                }
+            }
             tree = self.tree.lock();
         }
     }
@@ -213,7 +243,7 @@ impl<W: World> Mapping<W> {
     pub(crate) fn lock_mapped(&self, index: PageIndex) -> Option<LockedEntry<'_, W>> {
         match self.get_unlocked(self.tree.lock(), index, None, Waiting::Shared) {
             Lookup::Entry(awaited) if awaited.entry().is_mapped() => Some(awaited.lock()),
-            Lookup::Entry(_) | Lookup::Nothing(_) | Lookup::Conflict => None,
+            Lookup::Entry(_) | Lookup::Nothing(_) | Lookup::Conflict | Lookup::Interrupted => None,
         }
     }
 
@@ -231,11 +261,11 @@ impl<W: World> Mapping<W> {
         }
     }
 
-    fn own(&self, found: Found) {
+    pub(crate) fn own(&self, found: Found) {
         self.associate(found, Some(Owner { mapping: self.number, index: found.start }));
     }
 
-    fn disown(&self, found: Found) {
+    pub(crate) fn disown(&self, found: Found) {
         self.associate(found, None);
     }
 

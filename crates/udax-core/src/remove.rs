@@ -240,7 +240,7 @@ impl<W: World> Mapping<W> {
     }
 
     /// Pins are told from the storage itself, not from what is mapped now (pitfall 58); zero and empty entries have none (64).
-    fn first_pinned(&self, range: PageRange) -> Option<Frame> {
+    pub(crate) fn first_pinned(&self, range: PageRange) -> Option<Frame> {
         let mut rest = range;
         loop {
             let found = self.tree.lock().first_in(rest)?;
@@ -257,7 +257,9 @@ impl<W: World> Mapping<W> {
                     }
                     (start, entry.order())
                 }
-                Lookup::Nothing(_) | Lookup::Conflict => (found.start, crate::Order::Pte),
+                Lookup::Nothing(_) | Lookup::Conflict | Lookup::Interrupted => {
+                    (found.start, crate::Order::Pte)
+                }
             };
             rest = PageRange::between(start.plus(order.pages()).max(rest.start), range.end);
             if rest.is_empty() {

@@ -14,10 +14,17 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 pub enum Intent {
     /// Look only: holes and unwritten extents come back as they are.
     Read,
-    /// Store: the answer must be mapped storage that reads as zeros where it was a hole; the file system allocates.
+    /// Store: the answer must be mapped storage that reads as zeros where it was a hole; the file system allocates. Leave to store holds until
+    /// the pages are written back, or dropped: whoever comes to share the storage by reflink first has all that is dirty flushed and
+    /// write-protected ([`Mapping::change_layout`](crate::Mapping::change_layout)).
     Write,
     /// Overwrite with zeros what is there: nothing need be allocated (`IOMAP_ZERO`).
     Zero,
+    /// Move the pages to storage of one piece, 2 MiB aligned where the range is. The answer is like that for shared storage which is being
+    /// copied: mapped to the new storage, `copy_from` where the first page is now. The caller copies. [`Filesystem::iomap_end`] with all
+    /// pages done makes the exchange durable, and only then gives the old storage back; if it fails, or with fewer pages done, nothing was
+    /// exchanged. A file system that cannot move storage refuses.
+    Move,
 }
 
 /// How an extent is backed.
@@ -254,9 +261,11 @@ pub trait AddressSpace: Send + Sync {
     #[doc(alias = "pfn_mkclean_range")]
     fn write_protect(&self, range: PageRange, frame: Frame) -> WriteTracking;
 
-    /// Replaces a 2 MiB translation, if there is one at `index`, by nothing, so that 4 KiB ones can follow.
+    /// Leaves nothing at the page-table level that holds `index`, so that translations of the other size can follow: a 2 MiB one goes, and
+    /// so does a table that holds no translation. A table that holds one stays.
     #[doc(alias = "split_huge_pmd")]
-    fn split_pmd(&self, index: PageIndex);
+    #[doc(alias = "collapse_pte_mapped_thp")]
+    fn clear_pmd(&self, index: PageIndex);
 }
 
 /// A lock that is held for a moment: the tree lock, a wait bucket. Its implementation may spin or sleep.

@@ -30,6 +30,8 @@ bitflags! {
         const HWPOISON = 1 << 4;
         /// The translation is in place.
         const NOPAGE = 1 << 8;
+        /// The wait was ended before anything was done.
+        const RETRY = 1 << 10;
         /// Not with 2 MiB: try 4 KiB.
         const FALLBACK = 1 << 11;
         /// A private copy was installed.

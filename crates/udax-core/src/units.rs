@@ -195,3 +195,73 @@ impl fmt::Display for PageRange {
         write!(f, "{}..{}", self.start, self.end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    const fn range(start: u64, end: u64) -> PageRange {
+        PageRange { start: PageIndex(start), end: PageIndex(end) }
+    }
+
+    #[test]
+    fn orders_bytes_and_colours() {
+        assert_eq!((Order::Pte.pages(), Order::Pmd.pages()), (1, 512));
+        assert_eq!((Order::Pte.bytes(), Order::Pmd.bytes()), (4096, 2 << 20));
+        assert_eq!(
+            (PageIndex::of_byte(4095), PageIndex::of_byte(4096)),
+            (PageIndex(0), PageIndex(1))
+        );
+        assert_eq!(PageIndex(3).byte(), 12288);
+        assert_eq!(PageIndex(1025).align_down(Order::Pmd), PageIndex(1024));
+        assert_eq!(PageIndex(1025).align_down(Order::Pte), PageIndex(1025));
+        assert_eq!((PageIndex(1025).colour(), PageIndex(1024).colour()), (1, 0));
+        assert_eq!(
+            (PageIndex(5).plus(7), PageIndex(5).plus(u64::MAX)),
+            (PageIndex(12), PageIndex(u64::MAX))
+        );
+        assert_eq!(Frame(5).plus(7), Frame(12));
+        assert!(
+            Frame(512).is_pmd_aligned()
+                && Frame(0).is_pmd_aligned()
+                && !Frame(513).is_pmd_aligned()
+        );
+    }
+
+    #[test]
+    fn ranges_are_half_open_and_never_turn_round() {
+        assert_eq!(PageRange::new(PageIndex(3), 2), range(3, 5));
+        assert_eq!(PageRange::between(PageIndex(3), PageIndex(5)), range(3, 5));
+        assert_eq!(PageRange::between(PageIndex(5), PageIndex(3)), range(5, 5));
+        assert_eq!(PageRange::unit(PageIndex(700), Order::Pmd), range(512, 1024));
+        assert_eq!(PageRange::unit(PageIndex(700), Order::Pte), range(700, 701));
+        assert_eq!(PageRange::from(PageIndex(7)), range(7, u64::MAX));
+        assert_eq!((range(3, 5).len(), range(3, 3).len()), (2, 0));
+        assert!(range(3, 3).is_empty() && !range(3, 4).is_empty());
+        let contains = [2, 3, 4, 5].map(|index| range(3, 5).contains(PageIndex(index)));
+        assert_eq!(contains, [false, true, true, false]);
+        let covers =
+            [(3, 5), (4, 5), (2, 5), (3, 6), (2, 6)].map(|(a, b)| range(3, 5).covers(range(a, b)));
+        assert_eq!(covers, [true, true, false, false, false]);
+        assert_eq!(range(3, 8).intersect(range(5, 10)), range(5, 8));
+        assert_eq!(range(5, 10).intersect(range(3, 8)), range(5, 8));
+        assert!(range(3, 5).intersect(range(5, 10)).is_empty());
+    }
+
+    #[test]
+    fn pages_of_bytes() {
+        assert_eq!(PageRange::of_bytes(4096, 0), range(1, 1));
+        assert_eq!(PageRange::of_bytes(4095, 1), range(0, 1));
+        assert_eq!(PageRange::of_bytes(4095, 2), range(0, 2));
+        assert_eq!(PageRange::of_bytes(0, 8192), range(0, 2));
+        assert_eq!(PageRange::of_bytes(0, 8193), range(0, 3));
+        assert_eq!(PageRange::of_bytes(u64::MAX, 5).end, PageIndex((u64::MAX >> 12) + 1));
+    }
+
+    #[test]
+    fn shown_in_hexadecimal() {
+        assert_eq!(PageIndex(255).to_string(), "0xff");
+        assert_eq!(range(16, 32).to_string(), "0x10..0x20");
+    }
+}

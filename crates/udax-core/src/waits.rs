@@ -43,6 +43,15 @@ pub(crate) enum Waiting {
     Shared,
 }
 
+/// When a waiter left its bucket by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Before any wake chose it.
+    Before,
+    /// A wake had taken it out already.
+    AfterItsWake,
+}
+
 struct Waiter<P: Platform> {
     key: WaitKey,
     waiting: Waiting,
@@ -122,6 +131,19 @@ impl<P: Platform> WaitTable<P> {
         for parker in woken {
             parker.unpark();
         }
+    }
+
+    /// Takes a waiter that does not want to wait any longer out of its bucket. If it is not there any more, a wake has chosen it, and that
+    /// wake is for the caller to pass on (W9).
+    #[must_use = "a wake that has been used up must be passed on"]
+    pub(crate) fn leave(&self, key: WaitKey, parker: &Arc<P::Parker>) -> Left {
+        let bucket = self.bucket(key);
+        let mut queue = bucket.queue.lock();
+        let place = queue.iter().position(|waiter| Arc::ptr_eq(&waiter.parker, parker));
+        let Some(place) = place else { return Left::AfterItsWake };
+        queue.remove(place);
+        bucket.queued.store(queue.len());
+        Left::Before
     }
 
     /// How many threads sleep on `key`, for tests and for reports.

@@ -76,7 +76,10 @@ impl<W: World> Mapping<W> {
         // Nothing there any more: deleted, and whoever deleted it has woken everybody.
         let Lookup::Entry(awaited) = lookup else { return Ok(()) };
         // The storage was exchanged, or another sync has done it (and, as we waited for the entry, has finished).
-        let same_storage = awaited.entry().frame() == seen.entry.frame();
+        // Small entries may have become one meanwhile: it is the page that counts.
+        let skipped = seen.start.0 - awaited.start().0;
+        let frame = awaited.entry().frame().map(|first| first.plus(skipped));
+        let same_storage = frame == seen.entry.frame();
         if !awaited.is_marked(Mark::ToWrite) || (!same_storage && awaited.entry().is_mapped()) {
             return Ok(());
         }

@@ -17,6 +17,8 @@ const SURVEY_ATTEMPTS: u32 = 4;
 /// The largest offset that the host kernel takes.
 const OFFSET_LIMIT: u64 = i64::MAX as u64;
 
+const EOPNOTSUPP: i32 = 95;
+
 /// What a survey came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey {
@@ -216,6 +218,10 @@ impl Filesystem for HostFile {
     fn iomap_begin(&self, range: PageRange, intent: Intent) -> Result<Iomap, IoError> {
         if range.is_empty() {
             return Err(IoError::new(IoErrorKind::OutOfRange));
+        }
+        if intent == Intent::Move {
+            // The host kernel puts pages where it likes, and its mapping shows them in whatever size it can.
+            return Err(IoError::from_errno(EOPNOTSUPP));
         }
         let eof = pages_of(self.shared.io.size_bytes()?);
         Ok(self.map().answer(range, intent, eof))

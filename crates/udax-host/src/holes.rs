@@ -67,7 +67,7 @@ impl HoleMap {
         let wanted_end = units_out(range).end;
         match self.holes.run_at(range.start) {
             Some(hole) => match intent {
-                Intent::Read | Intent::Zero => {
+                Intent::Read | Intent::Zero | Intent::Move => {
                     extent(PageRange::between(range.start, hole.end.min(limit)), Backing::Hole)
                 }
                 // No further than asked: the next unit is a hole still, and costs nothing as long as it is one.
@@ -86,7 +86,9 @@ impl HoleMap {
                     .min(next_hole.map_or(limit, |hole| hole.start));
                 match intent {
                     Intent::Write => self.mapped(range.start, end, allocated),
-                    Intent::Read | Intent::Zero => self.mapped(range.start, end, Allocated::Before),
+                    Intent::Read | Intent::Zero | Intent::Move => {
+                        self.mapped(range.start, end, Allocated::Before)
+                    }
                 }
             }
         }
@@ -97,7 +99,7 @@ impl HoleMap {
     fn answer_past_eof(&mut self, range: PageRange, intent: Intent) -> Iomap {
         match intent {
             Intent::Zero => extent(range, Backing::Hole),
-            Intent::Read => self.mapped(range.start, range.end, Allocated::Before),
+            Intent::Read | Intent::Move => self.mapped(range.start, range.end, Allocated::Before),
             Intent::Write if self.assigned.contains(range.start) => {
                 self.mapped(range.start, range.end, Allocated::Before)
             }

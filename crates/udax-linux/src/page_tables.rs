@@ -93,7 +93,7 @@ impl AddressSpace for LinuxSpace {
         WriteTracking::Native
     }
 
-    fn split_pmd(&self, index: PageIndex) {
+    fn clear_pmd(&self, index: PageIndex) {
         // Windows are cut where they are replaced, and the kernel splits its zero page itself: only the answer of `pmd` changes.
         let unit = index.align_down(Order::Pmd);
         if self.pmd(index) == Pmd::HugeReadOnly {

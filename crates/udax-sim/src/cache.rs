@@ -33,6 +33,17 @@ pub enum Evicted {
     },
 }
 
+impl Evicted {
+    /// The lines of `frame` that reach the media.
+    fn lines(self, frame: u64) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Everything => u64::MAX,
+            Self::Some { seed } => Prng::new(seed ^ frame.rotate_left(32)).next(),
+        }
+    }
+}
+
 /// Where a run of bytes lies in one frame.
 #[derive(Clone, Copy)]
 pub(crate) struct Span {
@@ -164,16 +175,23 @@ impl Cache {
         self.dirty.range(frames.start.0..frames.start.plus(frames.count).0).next().is_some()
     }
 
+    /// What a power cut would leave of `span`.
+    pub(crate) fn read_after_crash(&self, span: Span, evicted: Evicted, into: &mut [u8]) {
+        self.read(span, into);
+        let Some(dirty) = self.dirty.get(&span.frame.0) else { return };
+        let lost = dirty.lines & !evicted.lines(span.frame.0);
+        for (place, byte) in (span.start..span.end).zip(into) {
+            if lost & (1 << (place / LINE_BYTES)) != 0 {
+                *byte = dirty.durable.as_ref().map_or(0, |durable| durable[place]);
+            }
+        }
+    }
+
     /// What a power cut would leave.
     pub(crate) fn image(&self, evicted: Evicted) -> Image {
         let mut frames = self.stored.clone();
-        let mut prng = Prng::new(if let Evicted::Some { seed } = evicted { seed } else { 0 });
         for (frame, dirty) in &self.dirty {
-            let written_back = match evicted {
-                Evicted::Nothing => 0,
-                Evicted::Everything => u64::MAX,
-                Evicted::Some { .. } => prng.next(),
-            };
+            let written_back = evicted.lines(*frame);
             let Some(bytes) = frames.get_mut(frame) else { continue };
             for line in (0..64).filter(|line| dirty.lines & !written_back & (1 << line) != 0) {
                 let at = line * LINE_BYTES..(line + 1) * LINE_BYTES;

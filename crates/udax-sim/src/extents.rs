@@ -55,6 +55,16 @@ impl ExtentMap {
         At::Hole(self.extents.range(page..).next().map(|(start, _)| *start))
     }
 
+    /// The block that the storage before `page`, or else that behind it, lets one expect there.
+    pub(crate) fn expected(&self, page: u64) -> Option<u64> {
+        let before = self.extents.range(..=page).next_back();
+        if let Some((start, extent)) = before {
+            return Some(extent.block + (page - start));
+        }
+        let (start, extent) = self.extents.range(page..).next()?;
+        extent.block.checked_sub(start - page)
+    }
+
     /// The holes between `start` and `end`.
     pub(crate) fn holes(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
         let mut holes = Vec::new();

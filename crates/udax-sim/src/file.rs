@@ -1,17 +1,18 @@
 //! A file: its length, its extents, what of both is durable, and how the engine asks for them.
 
-use crate::cache::Evicted;
+use crate::copies::Reserved;
 use crate::extents::{At, Extent, ExtentMap, Fill};
 use crate::fs::SimFs;
 use crate::plan::{Failures, Plan};
 use crate::platform::{SimGuard, SimLock};
 use crate::sched::yield_point;
+use crate::space_map::Freed;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{
-    Backing, Filesystem, Frame, FrameRange, Intent, IoError, IoErrorKind, Iomap, Media as _,
-    PAGE_BYTES, PageIndex, PageRange, ShortLock as _,
+    Backing, Filesystem, Frame, FrameRange, Intent, IoError, IoErrorKind, Iomap, PAGE_BYTES,
+    PageIndex, PageRange, ShortLock as _,
 };
 
 const ENOSPC: i32 = 28;
@@ -25,6 +26,8 @@ pub enum FsCall {
     BeginWrite,
     /// For [`Intent::Zero`].
     BeginZero,
+    /// For [`Intent::Move`].
+    BeginMove,
     /// [`Filesystem::iomap_end`].
     End,
     /// [`Filesystem::set_size`].
@@ -47,26 +50,44 @@ pub struct FileExtent {
     pub shared: bool,
 }
 
-/// A block for the copy of a shared page.
-#[derive(Debug)]
-struct Reserved {
-    block: u64,
-    /// How many operations copy there, or have been told to.
-    users: u64,
-}
-
 #[derive(Debug)]
 pub(crate) struct FileState {
     pub(crate) size: u64,
     pub(crate) extents: ExtentMap,
     /// Blocks reserved for pages whose shared storage is being copied.
-    copies: BTreeMap<u64, Reserved>,
-    durable: (u64, ExtentMap),
+    pub(crate) copies: BTreeMap<u64, Reserved>,
+    /// Runs of blocks that the file has no more, but would have again after a power cut.
+    pub(crate) held: Vec<(u64, u64)>,
 }
 
 impl FileState {
-    fn is_durable(&self) -> bool {
-        self.durable.0 == self.size && self.durable.1.changes() == self.extents.changes()
+    /// Whether a store to `page` has to go to a copy, and for how many of `pages` pages the answer is the same: where the storage `is_shared`, and where
+    /// a copy is under way though the sharing has ended since, or what is stored to the old would be lost.
+    fn copying(&self, page: u64, is_shared: bool, pages: u64) -> (bool, u64) {
+        let mut copies = self.copies.range(page..page + pages).map(|(page, _)| *page);
+        match copies.next() {
+            Some(_) if is_shared => (true, pages),
+            Some(first) if first > page => (false, first - page),
+            Some(_) => (
+                true,
+                1 + (page + 1..page + pages).take_while(|next| copies.next() == Some(*next)).count()
+                    as u64,
+            ),
+            None => (is_shared, pages),
+        }
+    }
+}
+
+/// What of a file's metadata would be there after a power cut.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Durable {
+    pub(crate) size: u64,
+    pub(crate) extents: ExtentMap,
+}
+
+impl Durable {
+    fn is_all_of(&self, state: &FileState) -> bool {
+        self.size == state.size && self.extents.changes() == state.extents.changes()
     }
 }
 
@@ -74,6 +95,8 @@ impl FileState {
 struct Inode {
     fs: Arc<SimFs>,
     state: SimLock<FileState>,
+    /// Changed under the lock of `state`. Behind one of its own, so that a power cut can come at any moment.
+    durable: Mutex<Durable>,
     failures: Failures<FsCall, IoError>,
     modified: AtomicU64,
 }
@@ -90,11 +113,12 @@ impl SimFile {
             size,
             extents: ExtentMap::default(),
             copies: BTreeMap::new(),
-            durable: (size, ExtentMap::default()),
+            held: Vec::new(),
         };
         let inode = Inode {
             fs,
             state: SimLock::new(state),
+            durable: Mutex::new(Durable { size, extents: ExtentMap::default() }),
             failures: Failures::new(),
             modified: AtomicU64::new(0),
         };
@@ -128,6 +152,10 @@ impl SimFile {
         self.inode.state.lock()
     }
 
+    pub(crate) fn durable(&self) -> MutexGuard<'_, Durable> {
+        self.inode.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Storage for the hole of `pages` pages at `page`, as unwritten; how many got some.
     pub(crate) fn allocate_run(
         &self,
@@ -135,14 +163,15 @@ impl SimFile {
         page: u64,
         pages: u64,
     ) -> Result<u64, IoError> {
-        let found = self.inode.fs.space().allocate(page, pages);
+        let expected = state.extents.expected(page);
+        let found = self.inode.fs.space().allocate(page, pages, expected);
         let (block, pages) = found.ok_or(IoError::from_errno(ENOSPC))?;
         self.inode.fs.media().make_stale(self.frames(block, pages));
         state.extents.insert(page, Extent { pages, block, fill: Fill::Unwritten });
         Ok(pages)
     }
 
-    fn frames(&self, block: u64, count: u64) -> FrameRange {
+    pub(crate) fn frames(&self, block: u64, count: u64) -> FrameRange {
         FrameRange { start: self.inode.fs.frame(block), count }
     }
 
@@ -154,9 +183,7 @@ impl SimFile {
         pages: u64,
     ) -> Result<(), IoError> {
         if let At::Extent(extent) = state.extents.at(page) {
-            for block in extent.block..extent.block + pages {
-                self.inode.fs.media().zero(self.inode.fs.frame(block), 0, PAGE_BYTES)?;
-            }
+            self.inode.fs.media().zero_frames(self.frames(extent.block, pages))?;
         }
         for (start, extent) in state.extents.remove(page, page + pages) {
             state.extents.insert(start, Extent { fill: Fill::Written, ..extent });
@@ -171,7 +198,10 @@ impl SimFile {
             state.copies.range(range.start.0..range.end.0).map(|(page, _)| *page).collect();
         let mut space = self.inode.fs.space();
         for (_, extent) in gone {
-            space.give_back(extent.block, extent.pages);
+            match space.freed {
+                Freed::AtOnce => space.give_back(extent.block, extent.pages),
+                Freed::AfterCommit => state.held.push((extent.block, extent.pages)),
+            }
         }
         for page in pages {
             if let Some(reserved) = state.copies.remove(&page) {
@@ -181,7 +211,7 @@ impl SimFile {
     }
 
     /// What is at the start of `range`, with sharing: how far it goes.
-    fn look_up(&self, state: &FileState, range: PageRange) -> (Backing, bool, u64) {
+    pub(crate) fn look_up(&self, state: &FileState, range: PageRange) -> (Backing, bool, u64) {
         match state.extents.at(range.start.0) {
             At::Hole(next) => {
                 // To the next extent, or past both what was asked for and the end of the file.
@@ -193,6 +223,7 @@ impl SimFile {
             }
             At::Extent(Extent { pages, block, fill: Fill::Written }) => {
                 let (is_shared, pages) = self.inode.fs.space().sharing(block, pages);
+                let (is_shared, pages) = state.copying(range.start.0, is_shared, pages);
                 (Backing::Mapped(self.inode.fs.frame(block)), is_shared, pages)
             }
         }
@@ -240,53 +271,12 @@ impl SimFile {
         Ok(iomap)
     }
 
-    /// Blocks to copy shared pages to: those reserved before, or new ones.
-    fn reserve_copy(
-        &self,
-        state: &mut FileState,
-        page: u64,
-        wanted: u64,
-    ) -> Result<(u64, u64, bool), IoError> {
-        if let Some(&Reserved { block, .. }) = state.copies.get(&page) {
-            let mut run = 0;
-            while run < wanted {
-                let next = state.copies.get_mut(&(page + run));
-                let Some(next) = next.filter(|next| next.block == block + run) else { break };
-                next.users += 1;
-                run += 1;
-            }
-            return Ok((block, run, false));
-        }
-        let free = state.copies.range(page..page + wanted).next().map_or(wanted, |(p, _)| p - page);
-        let found = self.inode.fs.space().allocate(page, free);
-        let (block, got) = found.ok_or(IoError::from_errno(ENOSPC))?;
-        self.inode.fs.media().make_stale(self.frames(block, got));
-        let reserved = |n| (page + n, Reserved { block: block + n, users: 1 });
-        state.copies.extend((0..got).map(reserved));
-        Ok((block, got, true))
-    }
-
-    /// The copied pages take the place of the shared ones; reserved blocks that were not used go back.
-    fn finish_copy(&self, state: &mut FileState, iomap: &Iomap, done: u64) {
-        let Backing::Mapped(first) = iomap.backing else { return };
-        for page in iomap.range.start.0..iomap.range.end.0 {
-            let number = page - iomap.range.start.0;
-            // Somebody else who copies the same page may have finished before, and given it other storage since.
-            let reserved = state.copies.get_mut(&page);
-            let block = first.0 - self.inode.fs.frame(0).0 + number;
-            let Some(reserved) = reserved.filter(|reserved| reserved.block == block) else {
-                continue;
-            };
-            reserved.users -= 1;
-            if number < done {
-                state.copies.remove(&page);
-                let here = PageRange::new(PageIndex(page), 1);
-                self.drop_storage(state, here);
-                state.extents.insert(page, Extent { pages: 1, block, fill: Fill::Written });
-            } else if reserved.users == 0 {
-                state.copies.remove(&page);
-                self.inode.fs.space().give_back(block, 1);
-            }
+    /// What is so now would be so after a power cut, and what was held for that can be had again.
+    fn make_durable(&self, state: &mut FileState) {
+        *self.durable() = Durable { size: state.size, extents: state.extents.clone() };
+        let mut space = self.inode.fs.space();
+        for (block, pages) in state.held.drain(..) {
+            space.give_back(block, pages);
         }
     }
 
@@ -346,35 +336,6 @@ impl SimFile {
             At::Extent(_) | At::Hole(_) => None,
         }
     }
-
-    /// The file's bytes, as a load would see them now; poison does not matter.
-    #[must_use]
-    pub fn contents(&self) -> Vec<u8> {
-        let (size, extents) = self.snapshot();
-        self.bytes(size, &extents, |frame, into| self.inode.fs.media().peek(frame, 0, into))
-    }
-
-    /// The file's bytes after a power cut now: durable length, durable extents, durable bytes.
-    #[must_use]
-    pub fn contents_after_crash(&self, evicted: Evicted) -> Vec<u8> {
-        let (size, extents) = self.state().durable.clone();
-        let image = self.inode.fs.media().crash(evicted);
-        self.bytes(size, &extents, |frame, into| image.read(frame, 0, into))
-    }
-
-    fn bytes(&self, size: u64, extents: &ExtentMap, read: impl Fn(Frame, &mut [u8])) -> Vec<u8> {
-        let in_memory = |bytes: u64| usize::try_from(bytes).expect("the file fits in memory");
-        let mut all = vec![0; in_memory(size)];
-        for (start, extent) in extents.iter().filter(|(_, extent)| extent.fill == Fill::Written) {
-            let at = in_memory(start * PAGE_BYTES);
-            if at >= all.len() {
-                break;
-            }
-            let end = all.len().min(at + in_memory(extent.pages * PAGE_BYTES));
-            read(self.inode.fs.frame(extent.block), &mut all[at..end]);
-        }
-        all
-    }
 }
 
 impl Filesystem for SimFile {
@@ -388,14 +349,18 @@ impl Filesystem for SimFile {
             Intent::Read => FsCall::BeginRead,
             Intent::Write => FsCall::BeginWrite,
             Intent::Zero => FsCall::BeginZero,
+            Intent::Move => FsCall::BeginMove,
         })?;
         if range.is_empty() {
             return Err(IoError::new(IoErrorKind::OutOfRange));
         }
-        if intent == Intent::Write {
+        if matches!(intent, Intent::Write | Intent::Move) {
             self.inode.fs.journal.pass();
         }
         let mut state = self.state();
+        if intent == Intent::Move {
+            return self.reserve_move(&mut state, range);
+        }
         let (backing, is_shared, pages) = self.look_up(&state, range);
         let mut iomap = if intent == Intent::Write || (intent == Intent::Zero && is_shared) {
             self.look_up_for_store(&mut state, range)?
@@ -408,16 +373,26 @@ impl Filesystem for SimFile {
                 copy_from: None,
             }
         };
-        iomap.metadata_dirty = !state.is_durable();
+        // A copy takes its place in the file when the operation is closed, so until the next commit it is not durable.
+        iomap.metadata_dirty = iomap.copy_from.is_some() || !self.durable().is_all_of(&state);
         Ok(iomap)
     }
 
     fn iomap_end(&self, iomap: &Iomap, done: u64) -> Result<(), IoError> {
         yield_point();
+        let failed = self.inode.failures.check(FsCall::End);
         if iomap.copy_from.is_some() {
-            self.finish_copy(&mut self.state(), iomap, done);
+            let mut state = self.state();
+            let first = state.copies.get(&iomap.range.start.0);
+            let moves = first.is_some_and(|reserved| reserved.moves);
+            // A move that fails has not happened; for a copy it is too late to say so.
+            let done = if moves && failed.is_err() { 0 } else { done };
+            self.finish_copy(&mut state, iomap, done);
+            if moves && done > 0 {
+                self.make_durable(&mut state);
+            }
         }
-        self.inode.failures.check(FsCall::End)
+        failed
     }
 
     fn set_size(&self, bytes: u64) -> Result<(), IoError> {
@@ -437,9 +412,7 @@ impl Filesystem for SimFile {
         yield_point();
         self.inode.failures.check(FsCall::Commit)?;
         self.inode.fs.journal.pass();
-        let mut state = self.state();
-        state.durable = (state.size, state.extents.clone());
-        self.inode.fs.space().release_held();
+        self.make_durable(&mut self.state());
         Ok(())
     }
 

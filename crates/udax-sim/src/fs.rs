@@ -96,7 +96,7 @@ impl SimFs {
         self.freezer.open();
     }
 
-    /// How many pages of storage files have; a shared one counts once.
+    /// How many pages of storage files have, or would have after a power cut; a shared one counts once.
     #[must_use]
     pub fn allocated_pages(&self) -> u64 {
         self.space().allocated()

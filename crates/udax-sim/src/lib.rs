@@ -13,6 +13,7 @@ mod plan;
 
 mod cache;
 mod media;
+mod owners;
 
 mod extents;
 mod space_map;
@@ -21,6 +22,9 @@ mod fs;
 
 mod file;
 
+mod copies;
+
+mod contents;
 mod fallocate;
 
 mod mmu;
@@ -40,7 +44,7 @@ mod model;
 pub use cache::{Evicted, Image};
 pub use file::{FileExtent, FsCall, SimFile};
 pub use fs::SimFs;
-pub use machine::{HugeZero, Machine, Protection, Shootdown, VmaLayout};
+pub use machine::{HugeZero, Machine, PrivateStores, Protection, Shootdown, VmaLayout};
 pub use media::{MediaCall, MediaConfig, MediaEvent, SimMedia, StoreBy};
 pub use model::FileModel;
 pub use plan::Plan;
@@ -50,7 +54,7 @@ pub use platform::{
 };
 pub use prng::Prng;
 pub use process::{Congruence, Fork, Process, Target, Translation};
-pub use sched::{Failure, FailureKind, Run, explore, note, run, yield_point};
+pub use sched::{Failure, FailureKind, Run, explore, explore_then, note, run, steps, yield_point};
 pub use space::SimSpace;
 pub use space_map::{Freed, Placement};
 pub use thread::{AccessError, SimThread};

@@ -51,6 +51,16 @@ pub enum Shootdown {
     Forgotten,
 }
 
+/// Who serves a store to a page of a private mapping that is mapped, read-only, with 4 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[doc(alias = "wp_page_copy")]
+pub enum PrivateStores {
+    /// The fault handler, as any other fault.
+    Handler,
+    /// The machine itself, as Linux's memory manager does: it copies what is mapped, and asks nobody.
+    Machine,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allocation {
     Table,
@@ -67,6 +77,9 @@ pub struct Machine {
     shootdown: AtomicBool,
     shootdowns: AtomicU64,
     faults: AtomicU64,
+    collisions: AtomicU64,
+    served: AtomicU64,
+    machine_copies: AtomicBool,
     processes: AtomicU64,
 }
 
@@ -86,6 +99,9 @@ impl Machine {
             shootdown: AtomicBool::new(true),
             shootdowns: AtomicU64::new(0),
             faults: AtomicU64::new(0),
+            collisions: AtomicU64::new(0),
+            served: AtomicU64::new(0),
+            machine_copies: AtomicBool::new(false),
             processes: AtomicU64::new(0),
         })
     }
@@ -135,6 +151,41 @@ impl Machine {
     #[must_use]
     pub fn fault_count(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_collision(&self) {
+        self.collisions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a translation was to go where the other size is already. Nobody who looks at the level under the entry lock ever asks
+    /// for that; Linux lost page tables where somebody did.
+    #[must_use]
+    pub fn collision_count(&self) -> u64 {
+        self.collisions.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_served(&self) {
+        self.served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many faults ended well, by a handler or by the machine itself.
+    #[must_use]
+    #[doc(alias = "ru_minflt")]
+    pub fn served_count(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
+    }
+
+    /// Says who makes the private copies of pages that are mapped already.
+    pub fn set_private_stores(&self, by: PrivateStores) {
+        self.machine_copies.store(by == PrivateStores::Machine, Ordering::Relaxed);
+    }
+
+    pub(crate) fn private_stores(&self) -> PrivateStores {
+        if self.machine_copies.load(Ordering::Relaxed) {
+            PrivateStores::Machine
+        } else {
+            PrivateStores::Handler
+        }
     }
 
     /// Plans failures in the allocation of page tables (a 2 MiB translation deposits one too).

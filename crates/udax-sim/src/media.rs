@@ -1,6 +1,7 @@
 //! The storage: frames behind a cache, with poison, pins, limits of its own, and a log of what was made durable when.
 
 use crate::cache::{Cache, Evicted, FRAME_BYTES, Image, Span};
+use crate::owners::Owners;
 use crate::plan::{Failures, Plan};
 use crate::platform::WaitQueue;
 use crate::sched::yield_point;
@@ -79,19 +80,13 @@ pub enum MediaEvent {
     Cured(Frame),
 }
 
-struct Association {
-    /// `None` once two files own the frame.
-    owner: Option<Owner>,
-    owners: u64,
-}
-
 struct State {
     cache: Cache,
     contiguous_limit: Option<u64>,
     alive: bool,
     poison: BTreeSet<u64>,
     pins: BTreeMap<u64, u64>,
-    owners: BTreeMap<u64, Association>,
+    owners: Owners,
     log: Vec<MediaEvent>,
 }
 
@@ -128,7 +123,7 @@ impl SimMedia {
             alive: true,
             poison: BTreeSet::new(),
             pins: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            owners: Owners::default(),
             log: Vec::new(),
         };
         let device = Device {
@@ -289,21 +284,55 @@ impl SimMedia {
         self.state().cache.image(evicted)
     }
 
+    /// What a power cut now would leave of bytes of one frame. Never gives the turn away.
+    pub(crate) fn peek_after_crash(
+        &self,
+        frame: Frame,
+        offset: u64,
+        evicted: Evicted,
+        into: &mut [u8],
+    ) {
+        self.state().cache.read_after_crash(Span::first(frame, offset, into.len()), evicted, into);
+    }
+
     /// The page that `frame` is noted to hold: [`None`] for nobody's and for one that several files share.
     #[must_use]
     pub fn owner(&self, frame: Frame) -> Option<Owner> {
-        self.state().owners.get(&frame.0).and_then(|association| association.owner)
+        self.state().owners.of(frame)
     }
 
     /// How many frames are noted as somebody's.
     #[must_use]
     pub fn owned_frames(&self) -> u64 {
-        self.state().owners.len() as u64
+        self.state().owners.frames()
     }
 
     /// The frames come to hold bytes that nobody may ever see: 0xdb.
     pub(crate) fn make_stale(&self, frames: FrameRange) {
         self.state().cache.make_stale(frames);
+    }
+
+    /// [`Media::zero`] of each of `frames`, for a file system that prepares storage; nobody else runs in between.
+    pub(crate) fn zero_frames(&self, frames: FrameRange) -> Result<(), IoError> {
+        yield_point();
+        (0..frames.count)
+            .try_for_each(|number| self.zero_now(frames.start.plus(number), 0, PAGE_BYTES))
+    }
+
+    fn zero_now(&self, frame: Frame, offset: u64, length: u64) -> Result<(), IoError> {
+        self.device.failures.check(MediaCall::Zero)?;
+        if offset.checked_add(length).is_none_or(|end| end > PAGE_BYTES) {
+            return Err(IoError::from_errno(EIO));
+        }
+        let mut state = self.state();
+        self.copyable(&state, frame, offset, usize::try_from(length).unwrap_or(0))?;
+        let span = Span::first(frame, offset, usize::try_from(length).unwrap_or(0));
+        if span.is_whole() && state.poison.remove(&frame.0) {
+            state.log.push(MediaEvent::Cured(frame));
+        }
+        state.cache.zero_durably(span);
+        state.log.push(MediaEvent::Zero { frame, offset, bytes: length });
+        Ok(())
     }
 
     /// Stores inside one frame, durably, without a trace.
@@ -428,19 +457,7 @@ impl Media for SimMedia {
 
     fn zero(&self, frame: Frame, offset: u64, length: u64) -> Result<(), IoError> {
         yield_point();
-        self.device.failures.check(MediaCall::Zero)?;
-        if offset.checked_add(length).is_none_or(|end| end > PAGE_BYTES) {
-            return Err(IoError::from_errno(EIO));
-        }
-        let mut state = self.state();
-        self.copyable(&state, frame, offset, usize::try_from(length).unwrap_or(0))?;
-        let span = Span::first(frame, offset, usize::try_from(length).unwrap_or(0));
-        if span.is_whole() && state.poison.remove(&frame.0) {
-            state.log.push(MediaEvent::Cured(frame));
-        }
-        state.cache.zero_durably(span);
-        state.log.push(MediaEvent::Zero { frame, offset, bytes: length });
-        Ok(())
+        self.zero_now(frame, offset, length)
     }
 
     fn first_pinned(&self, frames: FrameRange) -> Option<Frame> {
@@ -454,31 +471,6 @@ impl Media for SimMedia {
     }
 
     fn associate(&self, frames: FrameRange, owner: Option<Owner>) {
-        let mut state = self.state();
-        for number in 0..frames.count {
-            let frame = frames.start.plus(number).0;
-            match owner {
-                Some(mut owner) => {
-                    owner.index = owner.index.plus(number);
-                    let association = state
-                        .owners
-                        .entry(frame)
-                        .or_insert(Association { owner: Some(owner), owners: 0 });
-                    association.owners += 1;
-                    if association.owner != Some(owner) {
-                        association.owner = None;
-                    }
-                }
-                None => {
-                    let association = state.owners.get_mut(&frame);
-                    let association =
-                        association.expect("a frame is given up once for each time it was taken");
-                    association.owners -= 1;
-                    if association.owners == 0 {
-                        state.owners.remove(&frame);
-                    }
-                }
-            }
-        }
+        self.state().owners.note(frames, owner);
     }
 }

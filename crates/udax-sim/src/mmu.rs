@@ -212,6 +212,14 @@ impl PageTables {
         }
     }
 
+    /// The table of a level goes if there is nothing in it.
+    pub(crate) fn free_empty_table(&mut self, address_page: u64) {
+        let level = level_of(address_page);
+        if matches!(self.levels.get(&level), Some(Level::Table(table)) if table.is_empty()) {
+            self.levels.remove(&level);
+        }
+    }
+
     /// A 2 MiB translation becomes nothing.
     pub(crate) fn split(&mut self, address_page: u64) -> bool {
         let level = level_of(address_page);
@@ -256,6 +264,63 @@ impl PageTables {
                 }
                 Some(Level::Huge(entry)) => entry.writable = false,
                 None => {}
+            }
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Gives the right to store back where the dirty bit says that stores are known of.
+    pub(crate) fn allow_dirty_stores(&mut self, pages: &Range<u64>, up_to: Order) {
+        let allow = |entry: &mut Entry| {
+            entry.writable |=
+                entry.slot.is_private() || (entry.dirty && !matches!(entry.slot, Slot::Zero));
+        };
+        for level in levels_of(pages) {
+            match self.levels.get_mut(&level) {
+                Some(Level::Table(table)) => {
+                    table.range_mut(pages.clone()).for_each(|(_, entry)| allow(entry));
+                }
+                Some(Level::Huge(entry)) if up_to == Order::Pmd => allow(entry),
+                Some(Level::Huge(_)) | None => {}
+            }
+        }
+    }
+
+    /// Puts small translations where there are none.
+    pub(crate) fn put(&mut self, small: impl IntoIterator<Item = (u64, Entry)>) {
+        for (page, entry) in small {
+            let level =
+                self.levels.entry(level_of(page)).or_insert_with(|| Level::Table(BTreeMap::new()));
+            if let Level::Table(table) = level {
+                table.insert(page, entry);
+            }
+        }
+    }
+
+    /// Moves the translations of `pages` to the pages from `to` on.
+    pub(crate) fn move_range(&mut self, pages: &Range<u64>, to: u64) {
+        for level in levels_of(pages) {
+            let first = level << PMD_SHIFT;
+            if let Some(Level::Table(table)) = self.levels.get_mut(&level) {
+                let moving: Vec<u64> = table.range(pages.clone()).map(|(page, _)| *page).collect();
+                let moved: Vec<_> = moving
+                    .into_iter()
+                    .filter_map(|page| Some((page - pages.start + to, table.remove(&page)?)))
+                    .collect();
+                self.put(moved);
+                continue;
+            }
+            let is_whole = first >= pages.start && first + PMD_PAGES <= pages.end;
+            let target = (first + to).wrapping_sub(pages.start);
+            if let Some(huge) = self.levels.remove(&level)
+                && is_whole
+                && level_start(target) == target
+            {
+                self.levels.insert(level_of(target), huge);
             }
         }
     }

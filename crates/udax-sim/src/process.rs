@@ -223,6 +223,69 @@ impl Process {
         }
     }
 
+    /// What a later mprotect to [`Protection::ReadWrite`] may give back without a fault: the right to store to small pages
+    /// whose dirty bit says that stores are known of already, and to private copies; with `Order::Pmd` to 2 MiB ones as well.
+    #[doc(alias = "can_change_pte_writable")]
+    pub fn allow_dirty_stores(&self, address_page: u64, pages: u64, up_to: Order) {
+        let _exclusive = self.mm.lock.exclusive();
+        self.mm.tables().allow_dirty_stores(&(address_page..address_page + pages), up_to);
+    }
+
+    /// Gives addresses that VMAs have already to new ones, one per layout, as mprotect, madvise and mremap do that cut a VMA or join
+    /// some. Translations stay, but for a 2 MiB one that a new VMA's edge cuts. The old VMAs must be taken from the engine, and the new ones
+    /// served, by the caller, with nothing faulting meanwhile.
+    ///
+    /// # Panics
+    /// If a layout has an address that no VMA has.
+    #[must_use]
+    #[doc(alias = "vma_adjust")]
+    pub fn revise(&self, layouts: &[VmaLayout]) -> Vec<Arc<SimVma>> {
+        let _exclusive = self.mm.lock.exclusive();
+        let mut made = Vec::new();
+        for layout in layouts {
+            let (start, end) = (layout.address_page, layout.address_page + layout.pages.len());
+            let vma = SimVma::new(Arc::clone(&self.mm), *layout);
+            let mut covered = 0;
+            self.change_regions(start, end, |region| {
+                region.protection = layout.protection;
+                region.vma = Arc::downgrade(&vma);
+                covered += 1;
+                true
+            });
+            assert!(covered > 0, "no VMA has the addresses of {layout:?}");
+            let mut tables = self.mm.tables();
+            for edge in [start, end] {
+                if crate::mmu::level_start(edge) != edge && tables.split(edge) {
+                    self.mm.shoot_down(&(edge..edge + 1));
+                }
+            }
+            drop(tables);
+            self.vmas().push(Arc::clone(&vma));
+            made.push(vma);
+        }
+        self.forget_vmas();
+        made
+    }
+
+    /// Moves what is translated in `pages` pages to other addresses, which belong to a VMA already; those it came from belong to none
+    /// afterwards. A 2 MiB translation moves whole where both places are aligned, and is lost where not.
+    #[doc(alias = "mremap")]
+    #[doc(alias = "move_page_tables")]
+    pub fn move_translations(&self, from: u64, to: u64, pages: u64) {
+        let _exclusive = self.mm.lock.exclusive();
+        let range = from..from + pages;
+        self.mm.tables().move_range(&range, to);
+        self.change_regions(range.start, range.end, |_| false);
+        let mut tables = self.mm.tables();
+        let regions = self.mm.regions();
+        tables.free_tables(&range, |level| {
+            regions.range(..level.end).next_back().is_some_and(|(_, last)| last.end > level.start)
+        });
+        drop((tables, regions));
+        self.mm.shoot_down(&range);
+        self.forget_vmas();
+    }
+
     /// Empties the page tables of `pages` pages; private copies go too.
     #[doc(alias = "MADV_DONTNEED")]
     pub fn discard(&self, address_page: u64, pages: u64) {
@@ -232,7 +295,8 @@ impl Process {
         self.mm.shoot_down(&range);
     }
 
-    /// A child with the same mappings: nothing is translated in it but copies of the private copies.
+    /// A child with the same mappings. Nothing is translated in it but what a private VMA has that holds a copy of its own: the copies,
+    /// and its other small pages. A store to a copy is the machine's to serve from then on, in both processes.
     #[must_use]
     pub fn fork(&self) -> Fork {
         let _exclusive = self.mm.lock.exclusive();
@@ -252,18 +316,52 @@ impl Process {
             let region = Region { vma: Arc::downgrade(new), ..region.clone() };
             child.mm.regions().insert(*start, region);
         }
-        for (page, _, entry) in self.mm.tables().iter() {
-            if let Slot::Private(copy) = &entry.slot {
-                let bytes = copy.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let _ = child.mm.tables().install_private(
-                    page,
-                    PrivatePage::new(bytes),
-                    entry.writable,
-                );
-            }
-        }
+        self.copy_private_vmas(&child);
         *child.vmas() = vmas.iter().map(|(_, new)| Arc::clone(new)).collect();
         Fork { child, vmas }
+    }
+
+    #[doc(alias = "copy_page_range")]
+    fn copy_private_vmas(&self, child: &Self) {
+        let mut tables = self.mm.tables();
+        let copies: Vec<u64> = tables
+            .iter()
+            .filter_map(|(page, _, entry)| entry.slot.is_private().then_some(page))
+            .collect();
+        let vma_of = |page: u64| self.mm.region(page).map(|region| region.vma.as_ptr());
+        let holders: Vec<_> = copies.iter().filter_map(|page| vma_of(*page)).collect();
+        let mut small: Vec<(u64, Entry)> = tables
+            .iter()
+            .filter(|(page, order, _)| {
+                *order == Order::Pte && vma_of(*page).is_some_and(|vma| holders.contains(&vma))
+            })
+            .map(|(page, _, entry)| (page, entry.clone()))
+            .collect();
+        for (page, entry) in &mut small {
+            if let Slot::Private(copy) = &entry.slot {
+                let bytes = copy.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                entry.slot = Slot::Private(PrivatePage::new(bytes));
+            }
+            entry.writable = false;
+            tables.forbid_stores(&(*page..*page + 1));
+        }
+        drop(tables);
+        for (page, _) in &small {
+            self.mm.shoot_down(&(*page..*page + 1));
+        }
+        child.mm.tables().put(small);
+    }
+
+    /// The translation of one page, if there is one.
+    #[must_use]
+    pub fn translation_at(&self, address_page: u64) -> Option<Translation> {
+        let tables = self.mm.tables();
+        let (order, entry) = tables.walk(address_page)?;
+        let first = match order {
+            Order::Pte => address_page,
+            Order::Pmd => crate::mmu::level_start(address_page),
+        };
+        Some(Translation::of(&self.mm, first, order, entry))
     }
 
     /// All translations, by address.
@@ -272,6 +370,14 @@ impl Process {
         let tables = self.mm.tables();
         let all = tables.iter();
         all.map(|(page, order, entry)| Translation::of(&self.mm, page, order, entry)).collect()
+    }
+
+    /// How many page tables it has: one for each 2 MiB that anything is mapped in, or was until it was unmapped with munmap. A 2 MiB
+    /// translation has one laid aside, whatever it shows.
+    #[must_use]
+    #[doc(alias = "pgtable_trans_huge_deposit")]
+    pub fn page_tables(&self) -> usize {
+        self.mm.tables().count()
     }
 
     /// What the page tables hold for the 2 MiB around an address.

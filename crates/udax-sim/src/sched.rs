@@ -29,6 +29,12 @@ pub fn yield_point() {
     }
 }
 
+/// How many turns the run of the calling thread has had so far; 0 outside of a run.
+#[must_use]
+pub fn steps() -> u64 {
+    current().map_or(0, |member| member.shared.lock().steps)
+}
+
 /// What the calling thread is about, for the report of a run that hangs.
 pub fn note(what: impl Into<String>) {
     if let Some(member) = current() {
@@ -386,10 +392,27 @@ pub fn run(seed: u64, bodies: Vec<Body>) {
 /// # Panics
 /// As [`Run::go`], at the first seed that fails.
 pub fn explore(seeds: std::ops::Range<u64>, mut make: impl FnMut(&mut Run)) {
+    explore_then(seeds, |run| {
+        make(run);
+        || {}
+    });
+}
+
+/// The same; and what `make` returns is called after each run, on the test's own thread.
+///
+/// # Panics
+/// As [`explore`], or where that check fails.
+pub fn explore_then<Check: FnOnce()>(
+    seeds: std::ops::Range<u64>,
+    mut make: impl FnMut(&mut Run) -> Check,
+) {
     let only = std::env::var("UDAX_SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in only.map_or(seeds, |seed: u64| seed..seed + 1) {
+    // Miri is a thousand times slower, and does not look for schedules.
+    let most = if cfg!(miri) { 2 } else { usize::MAX };
+    for seed in only.map_or(seeds, |seed: u64| seed..seed + 1).take(most) {
         let mut run = Run::new(seed);
-        make(&mut run);
+        let check = make(&mut run);
         run.go();
+        check();
     }
 }

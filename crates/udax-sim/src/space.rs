@@ -145,10 +145,15 @@ impl SimSpace {
             };
             tables
                 .install(page, order, slot(page - pages.start), want)
-                .map_err(|_| InstallError::LevelTaken)?;
+                .map_err(|_| self.collided())?;
         }
         yield_point();
         Ok(())
+    }
+
+    fn collided(&self) -> InstallError {
+        self.mm.machine.note_collision();
+        InstallError::LevelTaken
     }
 
     /// The bytes of a private copy of `from`.
@@ -213,7 +218,7 @@ impl AddressSpace for SimSpace {
         let writable = region.protection == Protection::ReadWrite;
         let installed = tables.install_private(page, PrivatePage::new(bytes), writable);
         drop(tables);
-        installed.map_err(|_| InstallError::LevelTaken)?;
+        installed.map_err(|_| self.collided())?;
         // Another CPU may still load from storage what this one has now got a copy of.
         self.mm.shoot_down(&(page..page + 1));
         Ok(())
@@ -244,10 +249,14 @@ impl AddressSpace for SimSpace {
         WriteTracking::Faults
     }
 
-    fn split_pmd(&self, index: PageIndex) {
+    fn clear_pmd(&self, index: PageIndex) {
         yield_point();
         let page = self.address_page(index);
-        let is_split = self.mm.tables().split(page);
+        let is_split = {
+            let mut tables = self.mm.tables();
+            tables.free_empty_table(page);
+            tables.split(page)
+        };
         if is_split {
             self.mm.shoot_down(&(page..page + 1));
         }

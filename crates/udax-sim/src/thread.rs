@@ -1,14 +1,15 @@
 //! Loads and stores, as a CPU does them: TLB, page tables, rights, fault, and again.
 
-use crate::machine::Protection;
-use crate::mmu::Slot;
+use crate::cache::FRAME_BYTES;
+use crate::machine::{PrivateStores, Protection};
+use crate::mmu::{Entry, PrivatePage, Slot};
 use crate::process::Process;
 use crate::sched::yield_point;
 use crate::tlb::Cached;
 use crate::vma::{FaultRequest, SimVma};
 use std::fmt;
 use std::sync::{Arc, PoisonError};
-use udax_core::{Access, PAGE_BYTES, PAGE_SHIFT, PageIndex};
+use udax_core::{Access, Order, PAGE_BYTES, PAGE_SHIFT, PageIndex, Sharing};
 
 /// So often one access may fault; beyond it, it would for ever.
 const FAULT_LIMIT: u32 = 1000;
@@ -227,15 +228,46 @@ impl SimThread {
             if let Some((_, entry)) = translation
                 && entry.slot.is_private()
             {
-                // Anonymous memory is the machine's own: only mprotect can have taken the right.
+                // Anonymous memory is the machine's own: only mprotect and fork can have taken the right.
                 entry.writable |= region.protection == Protection::ReadWrite;
+                mm.machine.note_served();
                 return Ok(());
             }
             present
         };
+        let is_machines = access == Access::Write
+            && vma.layout().sharing == Sharing::Private
+            && mm.machine.private_stores() == PrivateStores::Machine;
+        if is_machines && self.copy_mapped_page(page) {
+            mm.machine.note_served();
+            return Ok(());
+        }
         mm.machine.note_fault();
         let handler = vma.handler().expect("a mapping that is accessed has a fault handler");
-        handler(FaultRequest { index: vma.page_at(page), access, translation_present })
+        handler(FaultRequest { index: vma.page_at(page), access, translation_present })?;
+        mm.machine.note_served();
+        Ok(())
+    }
+
+    /// Gives a private mapping a copy of what a 4 KiB translation of it shows; false if there is none. A poisoned page stays for
+    /// the handler to tell.
+    fn copy_mapped_page(&self, page: u64) -> bool {
+        let mm = self.process.mm();
+        let mut bytes = vec![0; FRAME_BYTES];
+        let mut tables = mm.tables();
+        match tables.walk(page) {
+            Some((Order::Pte, Entry { slot: Slot::Zero, .. })) => {}
+            Some((Order::Pte, Entry { slot: Slot::Storage(frame), .. })) => {
+                if mm.machine.media().cpu_load(*frame, 0, &mut bytes).is_err() {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+        let copied = tables.install_private(page, PrivatePage::new(bytes), true).is_ok();
+        drop(tables);
+        mm.shoot_down(&(page..page + 1));
+        copied
     }
 }
 

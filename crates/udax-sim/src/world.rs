@@ -44,18 +44,16 @@ impl SimVma {
         let (mapping, served) = (Arc::clone(mapping), Arc::clone(&vma));
         self.on_fault(move |request| {
             let outcome = mapping.fault(&Fault {
-                vma: &served,
-                index: request.index,
-                access: request.access,
                 translation_present: request.translation_present,
-                ahead: 0,
+                ..Fault::new(&served, request.index, request.access)
             });
             match outcome.served {
                 Served::Installed | Served::Retry | Served::Copied => Ok(()),
                 Served::BusError => Err(AccessError::BusError),
                 Served::Poisoned => Err(AccessError::Poisoned),
                 Served::OutOfMemory => Err(AccessError::OutOfMemory),
-                Served::Fallback | Served::NeedsCommit { .. } => {
+                // Nobody interrupts this fault.
+                Served::Fallback | Served::NeedsCommit { .. } | Served::Interrupted => {
                     panic!("{request:?} was left unfinished: {outcome:?}")
                 }
             }

@@ -148,6 +148,12 @@ fn i7_a_run_that_breaks_off_leaves_no_writable_page_unmarked() {
     let spec = Spec { congruence, ..Spec::shared(pages(0, 1024)).small() };
     let vma = ahead(&rig, spec, 9);
     rig.machine.fail_table_allocation(Plan::nth(2));
+    let looker = Arc::clone(&rig);
+    rig.hooks.after(
+        |call| matches!(call, Call::InstallStorage(..)),
+        // Half of it is writable now; nothing was said yet of what was granted.
+        move || assert_eq!(looker.state(509), "pM[D]"),
+    );
     vma.store(508, 4).expect("its own page has a table");
     rig.check_invariants();
     rig.machine.fail_table_allocation(Plan::nth(2));

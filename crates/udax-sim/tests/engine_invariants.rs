@@ -8,7 +8,8 @@ use common::{Call, Mapped, Rig, Spec, page, pages};
 use std::sync::{Arc, Mutex};
 use udax_core::{Access, Entry, IoError, Kind, Order, Rights, Served, TraceEvent};
 use udax_sim::{
-    Congruence, Evicted, FileModel, FsCall, MediaEvent, Placement, Plan, Prng, Target, explore,
+    Congruence, Evicted, FileModel, FsCall, MediaCall, MediaEvent, Placement, Plan, Prng, Target,
+    explore,
 };
 
 const PAGE_BYTES: u64 = 4096;
@@ -78,7 +79,7 @@ fn i3_faults_never_change_a_mapped_entry() {
                 rig.check_invariants();
             }
         }
-        rig.file.fail(FsCall::BeginRead, Plan::ONCE, IoError::from_errno(5));
+        rig.media.fail(MediaCall::DirectAccess, Plan::ONCE, IoError::from_errno(5));
         small.discard(pages(3, 1));
         assert_eq!(small.fault(3, Access::Read).served, Served::BusError);
         assert_eq!(rig.entry(3).map(|report| report.entry), Some(before));

@@ -169,6 +169,9 @@ fn pitfall_056_ranges_that_start_inside_2_mib_entries_come_to_an_end() {
         rig.mapping.sync(pages(0, 2048)).expect("nothing fails");
         assert_eq!(rig.mapping.invalidate(pages(100, 1200)), 0);
         assert_eq!(rig.mapping.entries(), 1);
+        large.store(512, 1).expect("there is storage");
+        rig.mapping.punch_hole(100 * PAGE_BYTES, 1900 * PAGE_BYTES).expect("nothing is pinned");
+        assert_eq!(rig.mapping.entries(), 0);
         rig.check_invariants();
     };
     watch("somebody who walks a range", body).ends();
@@ -291,10 +294,10 @@ fn a_truncate_that_fails_changes_nothing_in_front_of_the_new_end() {
     rig.check_invariants();
 }
 
-/// Pitfall 55: storage that a device writes to is not freed; the fault lock is given up meanwhile, so others go on, and what they did
+/// 7.4, pitfall 55: storage that a device writes to is not freed; the fault lock is given up meanwhile, so others go on, and what they did
 /// is looked at again.
 #[test]
-fn section_7_4_punch_waits_for_pins_without_the_fault_lock() {
+fn pitfall_055_punch_waits_for_pins_without_the_fault_lock() {
     let rig = Rig::new(1024);
     rig.fill(pages(0, 8), 5);
     let vma = rig.small(pages(0, 1024));
@@ -346,10 +349,10 @@ fn section_7_4_punch_waits_for_pins_without_the_fault_lock() {
     rig.check_invariants();
 }
 
-/// Pins count whether the page is mapped now or not (58), on any page of a 2 MiB entry, and for truncate, layout changes and the
+/// 7.4: pins count whether the page is mapped now or not (58), on any page of a 2 MiB entry, and for truncate, layout changes and the
 /// end of the file alike (60).
 #[test]
-fn section_7_4_each_of_truncate_layout_change_and_evict_waits_for_an_unmapped_pin() {
+fn pitfall_058_each_of_truncate_layout_change_and_evict_waits_for_an_unmapped_pin() {
     for how in 0..3 {
         let rig = Rig::new(1024);
         let vma = rig.shared(pages(0, 1024));
@@ -399,7 +402,7 @@ fn section_7_4_zeros_and_private_copies_are_no_pins() {
 /// 7.5: over the copy of write(2) and read(2) neither an entry lock nor the fault lock is held: at that very moment, on the very
 /// thread, pages fault, entries go, and a hole is punched.
 #[test]
-fn section_7_5_nothing_is_held_while_bytes_are_copied() {
+fn pitfall_038_section_7_5_nothing_is_held_while_bytes_are_copied() {
     for writing in [true, false] {
         let rig = Rig::new(1024);
         rig.fill(pages(0, 8), 5);
@@ -447,4 +450,24 @@ fn pitfall_069_eviction_leaves_no_entry_and_no_owner() {
     large.unmap();
     rig.mapping.evict();
     assert_eq!((rig.mapping.entries(), rig.media.owned_frames()), (0, 0));
+}
+
+/// Linux's file systems take down every translation of a file before they change its layout; here only those of what changes go.
+#[test]
+fn a_punch_leaves_other_translations_alone() {
+    let rig = Rig::new(2048);
+    rig.fill(pages(0, 1024), 7);
+    let (small, large) = (rig.small(pages(0, 2048)), rig.shared(pages(0, 2048)));
+    for index in [3, 4] {
+        small.store(index, 8).expect("there is storage");
+    }
+    assert_eq!(large.load(600), Ok(7));
+    rig.mapping.punch_hole(3 << 12, 1 << 12).expect("nothing fails");
+    assert!(small.translation(3).is_none(), "what was punched is gone");
+    assert!(small.translation(4).is_some_and(|one| one.dirty || !one.writable));
+    assert!(large.translation(600).is_some());
+    rig.mapping.truncate(900 << 12).expect("nothing fails");
+    assert!(small.translation(4).is_some());
+    assert!(large.translation(600).is_none(), "its 2 MiB reach over the new end");
+    rig.check_invariants();
 }

@@ -118,7 +118,9 @@ fn play(row: Row, state: &str) -> String {
             rig.file.fail(FsCall::BeginRead, Plan::ONCE, EIO);
             rig.file.fail(FsCall::BeginWrite, Plan::ONCE, EIO);
             let access = if row == Row::PteReadError { Access::Read } else { Access::Write };
-            assert_eq!(rig.small(whole).fault(PAGE, access).served, Served::BusError);
+            // A fault that maps ahead asks whatever the entry knows.
+            let vma = rig.map(Spec { ahead: 1, ..Spec::shared(whole).small() });
+            assert_eq!(vma.fault(PAGE, access).served, Served::BusError);
         }
         Row::PmdReadHole | Row::PmdReadExtent | Row::PmdWriteExtent | Row::PmdUnsuitable => {
             match (row, had_storage) {

@@ -120,6 +120,69 @@ fn freed_storage_may_have_to_wait_for_the_journal() {
 }
 
 #[test]
+fn freed_storage_that_was_shared_stays_shared_until_the_file_that_gave_it_up_commits() {
+    let original = file(4096);
+    original.fs().set_freed(Freed::AfterCommit);
+    original.poke(0, &[7; 4096]);
+    let copy = original.fs().create(0);
+    original.fs().reflink(&original, &copy);
+    for file in [&original, &copy] {
+        file.commit(pages(0, 1)).expect("nothing fails");
+    }
+    original.free(pages(0, 1)).expect("nothing fails");
+    copy.commit(pages(0, 1)).expect("nothing fails");
+    assert!(copy.extents()[0].shared, "a power cut would give it back to the other");
+    assert_eq!(original.contents_after_crash(Evicted::Nothing), [7; 4096]);
+    original.commit(pages(0, 1)).expect("nothing fails");
+    assert!(!copy.extents()[0].shared);
+    assert_eq!(original.contents_after_crash(Evicted::Nothing), [0; 4096]);
+}
+
+#[test]
+fn a_copy_under_way_is_not_durable_and_goes_on_for_everybody_though_the_sharing_ends() {
+    let original = file(8192);
+    original.poke(0, &[7; 8192]);
+    let copy = original.fs().create(0);
+    original.fs().reflink(&original, &copy);
+    copy.commit(pages(0, 2)).expect("nothing fails");
+    let first = copy.iomap_begin(pages(1, 1), Intent::Write).expect("space");
+    assert!(first.metadata_dirty, "it will not be there after a power cut");
+    original.free(pages(0, 2)).expect("nothing fails");
+    let second = copy.iomap_begin(pages(0, 2), Intent::Write).expect("space");
+    assert_eq!((second.range, second.copy_from), (pages(0, 1), None), "nobody copies this one");
+    let third = copy.iomap_begin(pages(1, 1), Intent::Write).expect("space");
+    assert_eq!((third.backing, third.copy_from), (first.backing, first.copy_from));
+    copy.iomap_end(&first, 1).expect("nothing fails");
+    let fourth = copy.iomap_begin(pages(1, 1), Intent::Write).expect("space");
+    assert_eq!((fourth.backing, fourth.copy_from), (first.backing, None));
+}
+
+#[test]
+fn one_power_cut_can_be_looked_at_byte_by_byte() {
+    let file = file(8192);
+    let seen = |offset: u64, evicted: Evicted| {
+        let mut bytes = [0xee; 2];
+        file.byte_run_after_crash(offset, evicted, &mut bytes);
+        bytes
+    };
+    file.poke(4096, &[1; 4096]);
+    assert_eq!(seen(4096, Evicted::Everything), [0; 2], "no durable metadata leads there");
+    file.commit(pages(0, 2)).expect("nothing fails");
+    let frame = file.frame_of(PageIndex(1)).expect("poked");
+    file.fs().media().cpu_store(frame, 63, &[2; 2]).expect("no poison");
+    assert_eq!(seen(4096 + 63, Evicted::Nothing), [1; 2]);
+    assert_eq!(seen(4096 + 63, Evicted::Everything), [2; 2]);
+    for seed in 0..20 {
+        let evicted = Evicted::Some { seed };
+        let whole = file.contents_after_crash(evicted);
+        assert_eq!(seen(4096 + 63, evicted), whole[4096 + 63..4096 + 65], "seed {seed}");
+    }
+    file.set_size(4097).expect("nothing fails");
+    file.commit(pages(0, 2)).expect("nothing fails");
+    assert_eq!((file.size_after_crash(), seen(4096, Evicted::Everything)), (4097, [1, 0]));
+}
+
+#[test]
 fn a_store_to_shared_storage_is_a_copy_that_iomap_end_puts_in_place() {
     let original = file(8192);
     original.poke(0, &[7; 8192]);

@@ -31,8 +31,9 @@ fn kind<T>(result: Result<T, IoError>) -> Option<IoErrorKind> {
     result.err().map(|error| error.kind)
 }
 
+/// 8.1, scenario 15.
 #[test]
-fn io_8_1_scenario_15_length_zero_asks_nobody() {
+fn pitfall_072_length_zero_asks_nobody() {
     let rig = rig();
     assert_eq!(rig.mapping.read(u64::MAX, &mut []), Ok(0), "pitfall 72");
     assert_eq!(rig.mapping.write(u64::MAX, &[]), Ok(0));
@@ -41,8 +42,9 @@ fn io_8_1_scenario_15_length_zero_asks_nobody() {
     assert_eq!(rig.file.size_bytes(), 2 * PMD_BYTES);
 }
 
+/// 8.1, scenario 15.
 #[test]
-fn io_8_1_scenario_15_offsets_past_all_files_are_refused() {
+fn pitfall_073_offsets_past_all_files_are_refused() {
     let rig = rig();
     let last = i64::MAX as u64;
     for at in [last, last - 1, u64::MAX - 1, u64::MAX] {
@@ -64,8 +66,9 @@ fn io_8_1_scenario_15_offsets_past_all_files_are_refused() {
     assert_eq!(rig.file.size_bytes(), 2 * PMD_BYTES);
 }
 
+/// 8.1, scenario 15.
 #[test]
-fn io_8_1_scenario_15_what_the_file_system_would_wait_for_is_passed_on() {
+fn pitfall_074_what_the_file_system_would_wait_for_is_passed_on() {
     let rig = rig();
     rig.file.fail(FsCall::BeginWrite, Plan::ONCE, EAGAIN);
     assert_eq!(rig.mapping.write(0, &[1]), Err(EAGAIN), "pitfall 74");
@@ -114,8 +117,8 @@ fn io_8_1_an_extent_that_cannot_be_used_is_an_error_and_is_closed() {
 }
 
 #[test]
-fn io_8_1_scenario_09_a_write_under_a_zero_page_drops_it_after_the_allocation_and_before_the_copy()
-{
+fn pitfall_037_io_8_1_scenario_09_a_write_under_a_zero_page_drops_it_after_the_allocation_and_before_the_copy()
+ {
     for (shape, entry) in [(small(), "5 zero-pte"), (Shape::shared(0, 1024), "0 zero-pmd")] {
         let rig = rig();
         let (map, other) = (rig.map(shape), rig.map(shape));
@@ -161,7 +164,7 @@ fn scenario_09_a_write_that_overlaps_two_pmd_ranges_in_part() {
 }
 
 #[test]
-fn io_8_1_a_write_over_mapped_storage_invalidates_nothing() {
+fn pitfall_037_io_8_1_a_write_over_mapped_storage_invalidates_nothing() {
     let rig = rig();
     let map = rig.map(small());
     rig.write(&map, 5, 1).expect("space");
@@ -231,8 +234,9 @@ fn io_8_1_a_write_past_the_end_lengthens_the_file_over_zeros() {
     rig.check(&[&map]);
 }
 
+/// 8.1.
 #[test]
-fn io_8_1_a_lengthening_write_that_fails_leaves_no_storage_beyond_the_end() {
+fn pitfall_068_a_lengthening_write_that_fails_leaves_no_storage_beyond_the_end() {
     for fails_at in [1, 3] {
         let rig = Arc::new(Rig::new(PAGE_BYTES));
         rig.media.fail(MediaCall::Store, from(fails_at), EIO);
@@ -282,30 +286,43 @@ fn scenario_19_in_one_thread_at_each_point_of_a_write_a_fault_never_leaves_a_sta
     }
 }
 
-#[test]
-fn scenario_19_faults_against_a_write_into_the_same_hole_never_leave_a_stale_zero() {
-    for shape in [small(), Shape::shared(0, 1024), Shape::shared(0, 1024).small().ahead(8)] {
-        explore_then(0..80, |run| {
-            let rig = rig();
-            let map = rig.map(shape);
-            let own = Arc::clone(&rig);
-            run.spawn("write", move || {
-                assert_eq!(own.mapping.write(5 * PAGE_BYTES, &[7; 8192]), Ok(8192));
-            });
-            for (cpu, index) in [(0, 3), (1, 5)] {
-                let (own, mut by) = (Arc::clone(&rig), map.clone());
-                by.cpu = map.process.thread(cpu);
-                run.spawn("load", move || {
-                    own.read(&by, index).expect("hole or data");
-                    own.read(&by, 6).expect("hole or data");
-                });
-            }
-            move || {
-                assert_eq!((rig.read(&map, 5), rig.read(&map, 6)), (Ok(7), Ok(7)));
-                rig.check(&[&map]);
-            }
+/// Two faults against a write into the same hole, under many schedules.
+fn faults_against_a_write(shape: Shape) {
+    explore_then(0..80, |run| {
+        let rig = rig();
+        let map = rig.map(shape);
+        let own = Arc::clone(&rig);
+        run.spawn("write", move || {
+            assert_eq!(own.mapping.write(5 * PAGE_BYTES, &[7; 8192]), Ok(8192));
         });
-    }
+        for (cpu, index) in [(0, 3), (1, 5)] {
+            let (own, mut by) = (Arc::clone(&rig), map.clone());
+            by.cpu = map.process.thread(cpu);
+            run.spawn("load", move || {
+                own.read(&by, index).expect("hole or data");
+                own.read(&by, 6).expect("hole or data");
+            });
+        }
+        move || {
+            assert_eq!((rig.read(&map, 5), rig.read(&map, 6)), (Ok(7), Ok(7)));
+            rig.check(&[&map]);
+        }
+    });
+}
+
+#[test]
+fn scenario_19_a_small_fault_against_a_write_leaves_no_stale_zero() {
+    faults_against_a_write(small());
+}
+
+#[test]
+fn scenario_19_a_2_mib_fault_against_a_write_leaves_no_stale_zero() {
+    faults_against_a_write(Shape::shared(0, 1024));
+}
+
+#[test]
+fn scenario_19_a_run_ahead_against_a_write_leaves_no_stale_zero() {
+    faults_against_a_write(Shape::shared(0, 1024).small().ahead(8));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn a_store_faults_once_and_is_seen_by_every_cpu() {
 }
 
 #[test]
-fn an_existing_translation_only_gains_rights() {
+fn pitfall_026_an_existing_translation_only_gains_rights() {
     let scene = scene(Sharing::Shared);
     let space = scene.vma.space();
     let rights = |index| {
@@ -118,9 +118,9 @@ fn an_existing_translation_only_gains_rights() {
         (space.pmd(PageIndex(600)), space.pmd(PageIndex(0))),
         (Pmd::HugeWritable, Pmd::Table)
     );
-    space.split_pmd(PageIndex(700));
+    space.clear_pmd(PageIndex(700));
     assert_eq!(space.pmd(PageIndex(600)), Pmd::None);
-    space.split_pmd(PageIndex(0));
+    space.clear_pmd(PageIndex(0));
     assert_eq!(space.pmd(PageIndex(0)), Pmd::Table, "only a 2 MiB translation is split");
 }
 
@@ -204,7 +204,7 @@ fn write_protection_takes_right_and_dirty_bit_of_that_frame_alone() {
 }
 
 #[test]
-fn unmapping_part_of_a_huge_translation_drops_it_whole_and_keeps_private_copies() {
+fn pitfall_029_unmapping_part_of_a_huge_translation_drops_it_whole_and_keeps_private_copies() {
     let scene = scene(Sharing::Private);
     serve(&scene.vma);
     let space = scene.vma.space();

@@ -58,7 +58,7 @@ fn row_5_3_00_and_15_every_fault_begins_and_ends_in_an_event() {
 }
 
 #[test]
-fn row_5_3_01_a_unit_beyond_the_end_of_the_file_is_a_bus_error_at_once() {
+fn pitfall_021_row_5_3_01_a_unit_beyond_the_end_of_the_file_is_a_bus_error_at_once() {
     for bytes in [0, 1, PMD_BYTES - 1, PMD_BYTES] {
         let rig = Rig::new(bytes);
         let map = rig.map(Shape::shared(0, 1024));
@@ -227,7 +227,7 @@ fn row_5_3_09_an_extent_that_ends_inside_falls_back_and_is_closed_unused() {
 }
 
 #[test]
-fn row_5_3_10_storage_that_no_huge_page_fits_falls_back() {
+fn pitfall_031_row_5_3_10_storage_that_no_huge_page_fits_falls_back() {
     let misaligned =
         SimMedia::new(MediaConfig { first_frame: Frame(1), frames: 4096, contiguous_limit: None });
     let limited = SimMedia::new(MediaConfig {
@@ -378,14 +378,14 @@ fn row_5_3_15_a_fallback_splits_the_huge_page_before_the_small_fault() {
     assert_eq!(rig.write(&map, 3, 1), Ok(()));
     let order: Vec<_> = rig.points.journal();
     let place = |what: &str| order.iter().position(|call| call == what).expect("it happened");
-    assert!(place("split_pmd") < place("pmd_fault_done WRITE FALLBACK"));
+    assert!(place("clear_pmd") < place("pmd_fault_done WRITE FALLBACK"));
     assert!(place("iomap_end 1") > place("pte_fault WRITE"));
     assert_eq!(map.table(), ["3 storage W D"]);
     rig.check(&[&map]);
 }
 
 #[test]
-fn scenario_12_where_everything_is_aligned_ten_faults_are_huge() {
+fn pitfall_011_scenario_12_where_everything_is_aligned_ten_faults_are_huge() {
     let rig = Rig::on(SimMedia::aligned(16 * 512), 12 * PMD_BYTES);
     let map = rig.map(Shape::shared(0, 12 * 512));
     for unit in 0..10 {
@@ -429,7 +429,7 @@ fn scenario_03_file_sizes_at_the_first_the_last_and_the_page_behind() {
 }
 
 #[test]
-fn scenario_04_every_colour_mismatch_is_served_without_a_pmd_and_without_end() {
+fn pitfall_020_scenario_04_every_colour_mismatch_is_served_without_a_pmd_and_without_end() {
     for off in (1..512).step_by(73).chain([511]) {
         let rig = rig();
         let shape = Shape { congruence: Congruence::OffBy(off), ..Shape::shared(0, 1024) };

@@ -125,8 +125,9 @@ fn row_5_2_05_an_error_of_the_file_system_becomes_a_signal_and_leaves_an_empty_e
     }
 }
 
+/// 5.2, row 5.
 #[test]
-fn row_5_2_05_no_space_is_tried_again_after_a_commit_and_then_a_bus_error() {
+fn pitfall_079_no_space_is_tried_again_after_a_commit_and_then_a_bus_error() {
     let rig = rig();
     let map = rig.map(small());
     rig.file.fail(FsCall::BeginWrite, Plan { after: 0, times: 2 }, ENOSPC);
@@ -312,8 +313,9 @@ fn row_5_2_10_a_store_that_is_answered_with_a_hole_is_a_bus_error() {
     }
 }
 
+/// 5.2, row 11.
 #[test]
-fn row_5_2_11_the_extent_is_closed_and_an_error_of_that_is_ignored() {
+fn pitfall_086_the_extent_is_closed_and_an_error_of_that_is_ignored() {
     let rig = rig();
     let map = rig.map(small());
     rig.file.fail(FsCall::End, Plan::ALWAYS, EIO);

@@ -170,7 +170,7 @@ fn trace_9_the_fields_of_a_fault() {
 }
 
 #[test]
-fn trace_9_the_entry_told_is_the_one_that_is_in_the_index_i12() {
+fn pitfall_023_trace_9_the_entry_told_is_the_one_that_is_in_the_index_i12() {
     let rig = Rig::new(2 * PMD_BYTES);
     let (map, off) =
         (rig.map(Shape::shared(0, 1024)), rig.map(Shape::shared(0, 1024).misaligned()));

@@ -320,6 +320,8 @@ fn r3_an_entry_whose_storage_was_exchanged_while_it_was_waited_for_is_skipped() 
         }
         *common_b::lock(&handle) = Some(sync);
     });
+    // A store that maps ahead asks the file system, whatever the entry knows.
+    let map = rig.map(small().ahead(1));
     rig.write(&map, 5, 2).expect("a copy on write of the extent");
     let sync = common_b::lock(&sync).take().expect("started").join().expect("it ended");
     assert_eq!(sync, Ok(()));
@@ -461,7 +463,7 @@ fn sync_6_2_6_private_mappings_are_left_alone() {
 }
 
 #[test]
-fn r1_of_two_syncs_of_one_store_neither_returns_before_the_flush() {
+fn pitfall_053_of_two_syncs_of_one_store_neither_returns_before_the_flush() {
     explore(0..600, |run| {
         let rig = rig();
         let map = rig.map(small());

@@ -173,7 +173,7 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
         udax_core::Access::Write => 0,
     };
     let translation_present = event.cause == Cause::WriteProtected;
-    let fault = Fault { vma, index, access, translation_present, ahead };
+    let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
     let outcome = region.file.mapping.fault(&fault);
     let served = match vma.space.state_of(index) {
         RunState::Plain => true,

@@ -1,6 +1,6 @@
 //! Putting what the file system answered into the entry, and the entry into the page tables (SEMANTICS 4).
 
-use super::{Fault, FaultOutcome, Served};
+use super::Fault;
 use crate::entry::Kind;
 use crate::error::{InstallError, IoError, IoErrorKind};
 use crate::grab::Run;
@@ -8,8 +8,7 @@ use crate::index::Mark;
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
 use crate::seams::{
-    AddressSpace, Backing, Filesystem, Intent, Iomap, Media, MediaAccess, PrivateCopies, Rights,
-    World,
+    AddressSpace, Backing, Iomap, Media, MediaAccess, PrivateCopies, Rights, World,
 };
 use crate::units::{Frame, FrameRange, Order, PAGE_BYTES, PageIndex, PageRange};
 use crate::vma::Durability;
@@ -80,16 +79,6 @@ impl<W: World> Mapping<W> {
         run: &Run<'_, W>,
     ) -> PageRange {
         if fault.is_shared_write() { unit } else { run.with(unit) }
-    }
-
-    pub(super) fn intent(fault: &Fault<'_, W>) -> Intent {
-        if fault.is_shared_write() { Intent::Write } else { Intent::Read }
-    }
-
-    /// Closes the file system's operation. Its error is ignored: others may already use the translation (pitfall 86).
-    pub(super) fn end_iomap(&self, iomap: &Iomap, outcome: &FaultOutcome, pages: u64) {
-        let unused = outcome.is_error() || outcome.served == Served::Fallback;
-        let _ = self.filesystem.iomap_end(iomap, if unused { 0 } else { pages });
     }
 
     /// Shows the zero page at the unit, and at as much of the hole behind it as was wanted and is free.
@@ -179,18 +168,21 @@ impl<W: World> Mapping<W> {
         for page in 0..unit.len() {
             let into = to.plus(page);
             match source {
-                Backing::Mapped(first) => {
-                    let mut bytes = alloc::vec![0; PAGE_USIZE];
-                    let from = first.plus(skipped + page);
-                    let loaded = self.media.load(from, 0, &mut bytes)?;
-                    let stored = self.media.store(into, 0, &bytes)?;
-                    if loaded != bytes.len() || stored != bytes.len() {
-                        return Err(IoError::new(IoErrorKind::Io));
-                    }
-                }
+                Backing::Mapped(first) => self.copy_frame(first.plus(skipped + page), into)?,
                 Backing::Hole | Backing::Unwritten => self.media.zero(into, 0, PAGE_BYTES)?,
                 Backing::Other => return Err(IoError::new(IoErrorKind::Io)),
             }
+        }
+        Ok(())
+    }
+
+    /// Copies one frame, all of it, durably.
+    pub(crate) fn copy_frame(&self, from: Frame, into: Frame) -> Result<(), IoError> {
+        let mut bytes = alloc::vec![0; PAGE_USIZE];
+        let loaded = self.media.load(from, 0, &mut bytes)?;
+        let stored = self.media.store(into, 0, &bytes)?;
+        if loaded != bytes.len() || stored != bytes.len() {
+            return Err(IoError::new(IoErrorKind::Io));
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! A fault, from the access that caused it to the translation that serves it (SEMANTICS 5).
 
+mod extent;
 mod insert;
 mod pmd;
 mod pte;

@@ -41,7 +41,7 @@ impl<W: World> Mapping<W> {
     /// nothing for longer than a look.
     pub fn why_not_huge(&self, vma: &Vma<W>, index: PageIndex) -> Option<NotHuge> {
         let access = Access::Read;
-        let fault = Fault { vma, index, access, translation_present: false, ahead: 0 };
+        let fault = Fault::new(vma, index, access);
         self.pmd_fits(&fault).and_then(|()| self.extent_fits(index)).err()
     }
 
@@ -75,7 +75,7 @@ impl<W: World> Mapping<W> {
         };
         if outcome.served == Served::Fallback {
             // The 4 KiB fault that follows must not meet the old 2 MiB translation (row 15).
-            fault.vma.space.split_pmd(fault.index);
+            fault.vma.space.clear_pmd(fault.index);
         }
         self.trace(|| TraceEvent::PmdFaultDone(self.place(fault), outcome.result()));
         outcome
@@ -106,8 +106,11 @@ impl<W: World> Mapping<W> {
             return Ok(FaultOutcome::new(Served::BusError, Order::Pmd));
         }
         self.pmd_fits(fault)?;
-        let mut locked = match self.grab(unit.start, Order::Pmd) {
+        let mut locked = match self.grab(unit.start, Order::Pmd, fault.interrupt) {
             Ok(locked) => locked,
+            Err(GrabError::Interrupted) => {
+                return Ok(FaultOutcome::new(Served::Interrupted, Order::Pmd));
+            }
             Err(GrabError::Conflict) => return Err(NotHuge::SmallEntry),
             Err(GrabError::OutOfMemory) => {
                 return Ok(FaultOutcome::new(Served::OutOfMemory, Order::Pmd));
@@ -120,13 +123,11 @@ impl<W: World> Mapping<W> {
         }
         let mut run = self.run_ahead(fault, &locked, unit);
         let asked = Self::range_to_ask(fault, unit, &run);
-        let iomap = self
-            .filesystem
-            .iomap_begin(asked, Self::intent(fault))
-            .map_err(|_| NotHuge::FilesystemError)?;
-        let served = self.pmd_serve(fault, &mut locked, &mut run, &iomap);
+        let answer =
+            self.extent_for(fault, &locked, unit, asked).map_err(|_| NotHuge::FilesystemError)?;
+        let served = self.pmd_serve(fault, &mut locked, &mut run, &answer.iomap);
         let outcome = served.unwrap_or_else(|_| FaultOutcome::new(Served::Fallback, Order::Pmd));
-        self.end_iomap(&iomap, &outcome, PMD_PAGES);
+        self.end_iomap(&answer, &outcome, PMD_PAGES);
         served
     }
 

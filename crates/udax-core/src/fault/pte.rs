@@ -7,9 +7,7 @@ use crate::error::{IoError, IoErrorKind};
 use crate::grab::{GrabError, Run};
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
-use crate::seams::{
-    AddressSpace, Backing, Filesystem, Iomap, Media, MediaAccess, Pmd, PrivateCopies, World,
-};
+use crate::seams::{AddressSpace, Backing, Iomap, Media, MediaAccess, Pmd, PrivateCopies, World};
 use crate::trace::{FaultResult, TraceEvent};
 use crate::units::{Frame, FrameRange, Order, PageIndex, PageRange};
 
@@ -26,8 +24,11 @@ impl<W: World> Mapping<W> {
         if fault.index >= self.pages_in_file() {
             return FaultOutcome::new(Served::BusError, Order::Pte);
         }
-        let mut locked = match self.grab(fault.index, Order::Pte) {
+        let mut locked = match self.grab(fault.index, Order::Pte, fault.interrupt) {
             Ok(locked) => locked,
+            Err(GrabError::Interrupted) => {
+                return FaultOutcome::new(Served::Interrupted, Order::Pte);
+            }
             Err(GrabError::OutOfMemory) => {
                 return FaultOutcome::new(Served::OutOfMemory, Order::Pte);
             }
@@ -41,10 +42,11 @@ impl<W: World> Mapping<W> {
         let unit = PageRange::unit(fault.index, Order::Pte);
         let mut run = self.run_ahead(fault, &locked, unit);
         let asked = Self::range_to_ask(fault, unit, &run);
-        let iomap = match self.filesystem.iomap_begin(asked, Self::intent(fault)) {
-            Ok(iomap) => iomap,
+        let answer = match self.extent_for(fault, &locked, unit, asked) {
+            Ok(answer) => answer,
             Err(error) => return FaultOutcome::failed(error, Order::Pte),
         };
+        let iomap = answer.iomap;
         let outcome = if iomap.range.contains(fault.index) {
             match self.leave_shared_pmd(locked, fault.index, &iomap) {
                 Ok(left) => {
@@ -52,14 +54,14 @@ impl<W: World> Mapping<W> {
                     self.pte_serve(fault, &mut locked, &mut run, &iomap)
                 }
                 Err(outcome) => {
-                    self.end_iomap(&iomap, &outcome, 1);
+                    self.end_iomap(&answer, &outcome, 1);
                     return outcome;
                 }
             }
         } else {
             FaultOutcome::failed(broken(), Order::Pte)
         };
-        self.end_iomap(&iomap, &outcome, 1);
+        self.end_iomap(&answer, &outcome, 1);
         outcome
     }
 

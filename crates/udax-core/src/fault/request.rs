@@ -4,6 +4,7 @@
 //! as well; a *private write* ends in the VMA's own copy and leaves the file alone.
 
 use crate::error::{InstallError, IoError, IoErrorKind};
+use crate::interrupt::Interrupt;
 use crate::seams::World;
 use crate::trace::FaultResult;
 use crate::units::{Frame, Order, PageIndex};
@@ -31,6 +32,16 @@ pub struct Fault<'v, W: World> {
     pub translation_present: bool,
     /// How many pages behind the faulting unit to map in the same go, where that needs no waiting. 0: just the unit.
     pub ahead: u64,
+    /// Who may end the fault's wait for an entry; it then ends as [`Served::Interrupted`].
+    pub interrupt: Option<&'v Interrupt<W::Platform>>,
+}
+
+impl<'v, W: World> Fault<'v, W> {
+    /// A fault on a page that has no translation, for just its unit, and for as long as it takes.
+    #[must_use]
+    pub fn new(vma: &'v Vma<W>, index: PageIndex, access: Access) -> Self {
+        Self { vma, index, access, translation_present: false, ahead: 0, interrupt: None }
+    }
 }
 
 /// How a fault ended.
@@ -41,6 +52,9 @@ pub enum Served {
     Installed,
     /// Nothing was done: the access is to be tried again.
     Retry,
+    /// Nothing was done, as the wait for an entry was ended: whoever did that knows what is to become of the access.
+    #[doc(alias = "VM_FAULT_RETRY")]
+    Interrupted,
     /// Not with this size.
     Fallback,
     /// A private copy is in place.
@@ -111,6 +125,7 @@ impl FaultOutcome {
         let result = match self.served {
             Served::Installed => FaultResult::NOPAGE,
             Served::Retry => FaultResult::empty(),
+            Served::Interrupted => FaultResult::RETRY,
             Served::Fallback => FaultResult::FALLBACK,
             Served::Copied => FaultResult::DONE_COW,
             Served::NeedsCommit { .. } => FaultResult::NEEDDSYNC,

@@ -34,7 +34,7 @@ impl<W: World> Mapping<W> {
         let same = |entry: crate::Entry| entry.order() == order && entry.frame() == Some(frame);
         let locked = match lookup {
             Lookup::Entry(awaited) if same(awaited.entry()) => awaited.lock(),
-            Lookup::Entry(_) | Lookup::Nothing(_) | Lookup::Conflict => {
+            Lookup::Entry(_) | Lookup::Nothing(_) | Lookup::Conflict | Lookup::Interrupted => {
                 let result = FaultResult::NOPAGE;
                 self.trace(|| TraceEvent::InsertPfnMkwriteNoEntry(self.place(fault), result));
                 return FaultOutcome::new(Served::Installed, order);

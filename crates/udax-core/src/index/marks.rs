@@ -18,6 +18,8 @@ pub(crate) enum Mark {
 impl Mark {
     /// How many marks there are.
     pub(super) const COUNT: usize = 2;
+    /// Every mark.
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Dirty, Self::ToWrite];
 }
 
 impl Index {

@@ -309,6 +309,34 @@ impl Index {
         Some(found)
     }
 
+    /// Puts `entry` in the place of the small ones in the 2 MiB that starts at `start`, with every mark that any of them carried; each of
+    /// those goes to `gone`. What stands there now.
+    ///
+    /// # Panics
+    /// If a 2 MiB entry is there, or no memory was [reserved](Self::reserve).
+    #[doc(alias = "collapse_file")]
+    pub(crate) fn exchange_unit(
+        &mut self,
+        start: PageIndex,
+        entry: Entry,
+        mut gone: impl FnMut(Found),
+    ) -> Found {
+        let unit = PageRange::unit(start, Order::Pmd);
+        let marks = Mark::ALL.map(|mark| self.first_marked_in(unit, mark).is_some());
+        while let Some(found) = self.first_in(unit) {
+            assert!(found.entry.order() == Order::Pte, "only small entries are exchanged for one");
+            self.remove(found.start);
+            gone(found);
+        }
+        assert!(self.insert(start, entry).is_ok(), "the unit is free, and its nodes were reserved");
+        for (mark, was_set) in Mark::ALL.into_iter().zip(marks) {
+            if was_set {
+                self.set_mark(start, mark);
+            }
+        }
+        Found { start, entry }
+    }
+
     /// Takes levels away that only lead to their first slot, or to nothing.
     fn shrink(&mut self) {
         while let Slot::Inner(inner) = &mut self.root {

@@ -11,6 +11,7 @@ use crate::trace::Inode;
 use crate::waits::WaitTable;
 use crate::{Dax, FrameRange};
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -42,8 +43,14 @@ struct StdParker {
     wake: Condvar,
 }
 
+std::thread_local! {
+    /// How often the thread went to sleep.
+    static SLEEPS: Cell<u32> = const { Cell::new(0) };
+}
+
 impl Parker for StdParker {
     fn new() -> Arc<Self> {
+        SLEEPS.set(SLEEPS.get() + 1);
         Arc::default()
     }
 
@@ -159,7 +166,7 @@ impl AddressSpace for Nothing {
         WriteTracking::Faults
     }
 
-    fn split_pmd(&self, _: PageIndex) {}
+    fn clear_pmd(&self, _: PageIndex) {}
 }
 
 type TestMapping = Arc<Mapping<Nothing>>;
@@ -170,7 +177,7 @@ fn mapping() -> TestMapping {
 }
 
 fn locked(mapping: &Mapping<Nothing>, index: u64, order: Order) -> LockedEntry<'_, Nothing> {
-    mapping.grab(PageIndex(index), order).unwrap_or_else(|error| panic!("{error:?}"))
+    mapping.grab(PageIndex(index), order, None).unwrap_or_else(|error| panic!("{error:?}"))
 }
 
 /// Turns a hang into a failure; no test needs the time.
@@ -193,7 +200,7 @@ enum Seen {
 
 /// A thread that waits for the entry that covers a page.
 struct Waiter {
-    thread: JoinHandle<()>,
+    thread: JoinHandle<u32>,
     found: Receiver<Seen>,
     go_on: Sender<()>,
 }
@@ -205,8 +212,13 @@ impl Waiter {
 
     /// Lets it unlock, if it locked; and waits for its end.
     fn end(self) {
+        self.sleeps();
+    }
+
+    /// The same; how often it went to sleep.
+    fn sleeps(self) -> u32 {
         drop(self.go_on);
-        self.thread.join().unwrap_or_else(|_| panic!("the waiter has panicked"));
+        self.thread.join().unwrap_or_else(|_| panic!("the waiter has panicked"))
     }
 }
 
@@ -222,6 +234,7 @@ fn sleeper(mapping: &TestMapping, index: u64, start: u64, then: Then) -> Waiter 
                 let _ = tell.send(Seen::Nothing);
             }
             Lookup::Conflict => panic!("no size was asked for"),
+            Lookup::Interrupted => panic!("nobody interrupts"),
             Lookup::Entry(awaited) => {
                 let held = match then {
                     Then::Lock => Some(awaited.lock()),
@@ -239,6 +252,7 @@ fn sleeper(mapping: &TestMapping, index: u64, start: u64, then: Then) -> Waiter 
                 drop(held);
             }
         }
+        SLEEPS.get()
     });
     while mapping.sleepers(PageIndex(start)) == before {
         std::thread::yield_now();
@@ -259,9 +273,9 @@ fn unlock_wakes_one_of_two_and_its_unlock_the_other() {
     assert_eq!(mapping.sleepers(PageIndex(5)), 1);
     assert_eq!(one.found(), Seen::Entry, "first come, first served");
     assert_eq!(mapping.sleepers(PageIndex(5)), 1, "to lock wakes nobody");
-    one.end();
+    assert_eq!(one.sleeps(), 1);
     assert_eq!(two.found(), Seen::Entry);
-    two.end();
+    assert_eq!(two.sleeps(), 1, "nor did that one wake for nothing");
 }
 
 #[test]
@@ -283,6 +297,7 @@ fn a_removal_by_one_who_waited_wakes_all() {
     let [one, two] = two(&mapping, 5, 5, Then::Lock);
     drop(held);
     assert_eq!(remover.found(), Seen::Entry);
+    assert_eq!(mapping.sleepers(PageIndex(5)), 0);
     assert_eq!((one.found(), two.found()), (Seen::Nothing, Seen::Nothing));
     [remover, one, two].into_iter().for_each(Waiter::end);
 }
@@ -337,7 +352,7 @@ fn a_new_kind_wakes_nobody() {
     assert_eq!(mapping.sleepers(PageIndex(5)), 2);
     drop(held);
     assert!(waiters.iter().all(|waiter| waiter.found() == Seen::Entry));
-    waiters.into_iter().for_each(Waiter::end);
+    assert!(waiters.into_iter().all(|waiter| waiter.sleeps() == 1), "nobody woke for nothing");
 }
 
 /// W6, S10: who waits without exclusivity is woken beside an exclusive one, wherever it stands, and never in its stead.
@@ -363,7 +378,7 @@ fn a_waiter_that_may_vanish_uses_no_wake_up() {
 
 /// And who comes from the storage, and may find the file gone, is such a waiter; a fault is not.
 #[test]
-fn who_comes_from_the_storage_waits_without_exclusivity() {
+fn pitfall_014_who_comes_from_the_storage_waits_without_exclusivity() {
     for (from_storage, wanted) in [(true, Waiting::Shared), (false, Waiting::Exclusive)] {
         let mapping = mapping();
         let held = locked(&mapping, 5, Order::Pte);
@@ -396,7 +411,7 @@ fn a_2_mib_request_tests_for_nothing_then_size_then_lock() {
     let small = locked(&mapping, 300, Order::Pte);
     assert!(matches!(look(0), Lookup::Conflict), "locked, and not waited for");
     assert_eq!(
-        mapping.grab(PageIndex(0), Order::Pmd).err(),
+        mapping.grab(PageIndex(0), Order::Pmd, None).err(),
         Some(crate::grab::GrabError::Conflict)
     );
     drop(small);

@@ -21,6 +21,10 @@ pub(super) unsafe fn syscall(number: u32, arguments: [usize; 6]) -> Result<usize
     }
 }
 
+// What one address stores must be what another loads: data caches must not alias (pitfall 87). Those of these two do not.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("udax runs on x86-64 and AArch64");
+
 #[cfg(target_arch = "x86_64")]
 unsafe fn enter(number: u32, arguments: [usize; 6]) -> usize {
     let [first, second, third, fourth, fifth, sixth] = arguments;

@@ -1,29 +1,47 @@
 //! The invariants I1 to I12 of SEMANTICS 1.4, as far as a moment without any call under way shows them.
 
-use super::{Mapped, Rig};
-use udax_core::{EntryReport, FrameRange, Kind, Order, PageIndex, PageRange, Sharing};
-use udax_sim::{Target, Translation};
+use std::sync::Arc;
+use udax_core::{
+    EntryReport, FrameRange, Kind, Mapping, Order, PageIndex, PageRange, Sharing, World,
+};
+use udax_sim::{SimFile, SimMedia, SimVma, Target, Translation};
 
-impl Rig {
-    /// Asserts the invariants. No call of the engine may be under way.
-    #[track_caller]
-    pub fn check_invariants(&self) {
-        let broken = self.broken_invariants();
-        assert!(broken.is_empty(), "invariants are broken:\n{}", broken.join("\n"));
-    }
+/// One file and what maps it, at a moment without any call of the engine under way.
+pub struct Look<'r, W: World> {
+    pub mapping: &'r Mapping<W>,
+    pub media: &'r SimMedia,
+    pub file: &'r SimFile,
+    /// Its VMAs.
+    pub vmas: Vec<(Arc<SimVma>, Sharing)>,
+    /// No other file's entries are on the media.
+    pub alone: bool,
+}
 
-    /// What is broken, each with its number; for tests that expect it.
-    pub fn broken_invariants(&self) -> Vec<String> {
+impl<W: World> Look<'_, W> {
+    /// What is broken, each with its number.
+    pub fn broken(&self) -> Vec<String> {
         let mut broken = Vec::new();
         self.check_entries(&mut broken);
         self.check_marks(&mut broken);
         self.check_owners(&mut broken);
-        for mapped in self.mapped() {
-            for translation in mapped.sim.translations() {
-                self.check_translation(&mapped, &translation, &mut broken);
+        for (sim, sharing) in &self.vmas {
+            for translation in sim.translations() {
+                self.check_translation(*sharing, &translation, &mut broken);
             }
         }
         broken
+    }
+
+    fn entries(&self) -> Vec<EntryReport> {
+        self.mapping.entries_in(PageRange::from(PageIndex(0)))
+    }
+
+    /// The first byte of a page in the file.
+    fn byte(&self, index: u64) -> u8 {
+        let Some(frame) = self.file.frame_of(PageIndex(index)) else { return 0 };
+        let mut byte = [0];
+        self.media.peek(frame, 0, &mut byte);
+        byte[0]
     }
 
     /// I1: disjoint, aligned. I2 and I10: nobody holds or waits for a lock.
@@ -52,7 +70,7 @@ impl Rig {
             broken
                 .push(format!("I1: {count} entries, the index counts {}", self.mapping.entries()));
         }
-        if self.is_alone() && owned != self.media.owned_frames() {
+        if self.alone && owned != self.media.owned_frames() {
             let noted = self.media.owned_frames();
             broken.push(format!("I11: {owned} frames have entries, {noted} are noted as owned"));
         }
@@ -77,7 +95,8 @@ impl Rig {
         for extent in self.file.extents() {
             for index in extent.range.start.0..extent.range.end.0 {
                 let Some(start) = self.file.frame_of(PageIndex(index)) else { continue };
-                let covered = self.entry(index).is_some();
+                let page = PageRange::new(PageIndex(index), 1);
+                let covered = !self.mapping.entries_in(page).is_empty();
                 if !covered && self.media.unflushed(FrameRange { start, count: 1 }) {
                     broken.push(format!(
                         "I8: page {index:#x} has no entry, its storage is unflushed"
@@ -94,7 +113,7 @@ impl Rig {
             for number in 0..report.entry.order().pages() {
                 let (index, frame) = (report.start.plus(number), first.plus(number));
                 let owner = self.media.owner(frame).map(|owner| owner.index);
-                if self.is_alone() && owner != Some(index) {
+                if self.alone && owner != Some(index) {
                     broken.push(format!("I11: {frame:?} of page {index} is noted as {owner:?}'s"));
                 }
                 if self.file.frame_of(index) != Some(frame) {
@@ -107,12 +126,12 @@ impl Rig {
 
     fn check_translation(
         &self,
-        mapped: &Mapped,
+        sharing: Sharing,
         translation: &Translation,
         broken: &mut Vec<String>,
     ) {
         if translation.target == Target::PrivateCopy {
-            if mapped.vma.sharing == Sharing::Shared {
+            if sharing == Sharing::Shared {
                 broken.push(format!("a shared VMA has a private copy: {translation:?}"));
             }
             return;
@@ -147,7 +166,7 @@ impl Rig {
                 if frame != first.plus(index.0 - report.start.0) {
                     broken.push(format!("I3: {translation:?} under {report:?}"));
                 }
-                if may_store && mapped.vma.sharing == Sharing::Private {
+                if may_store && sharing == Sharing::Private {
                     broken.push(format!("a private VMA may store to storage: {translation:?}"));
                 }
                 if may_store && !report.dirty {

@@ -159,7 +159,8 @@ impl Mapped {
     pub fn fault(&self, index: u64, access: Access) -> FaultOutcome {
         let (vma, index) = (&*self.vma, page(index));
         let translation_present = self.sim.translation(index).is_some();
-        let fault = Fault { vma, index, access, translation_present, ahead: self.ahead };
+        let fault =
+            Fault { translation_present, ahead: self.ahead, ..Fault::new(vma, index, access) };
         let outcome = self.mapping.fault(&fault);
         self.served.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
         outcome
@@ -267,7 +268,8 @@ impl Rig {
         mapped
     }
 
-    fn attach(
+    /// Serves the faults of a VMA that is there already, as of a child.
+    pub fn attach(
         &self,
         process: Arc<Process>,
         sim: Arc<SimVma>,
@@ -296,7 +298,7 @@ impl Rig {
                 Served::BusError => Err(AccessError::BusError),
                 Served::Poisoned => Err(AccessError::Poisoned),
                 Served::OutOfMemory => Err(AccessError::OutOfMemory),
-                Served::Fallback | Served::NeedsCommit { .. } => {
+                Served::Fallback | Served::NeedsCommit { .. } | Served::Interrupted => {
                     panic!("the engine ended a fault half-way")
                 }
             }
@@ -340,6 +342,27 @@ impl Rig {
     /// Whether the media has no other file's entries to account for.
     fn is_alone(&self) -> bool {
         self.alone.load(Ordering::Relaxed)
+    }
+
+    /// Asserts the invariants. No call of the engine may be under way.
+    #[track_caller]
+    pub fn check_invariants(&self) {
+        let broken = self.broken_invariants();
+        assert!(broken.is_empty(), "invariants are broken:\n{}", broken.join("\n"));
+    }
+
+    /// What is broken, each with its number; for tests that expect it.
+    pub fn broken_invariants(&self) -> Vec<String> {
+        let mapped = self.mapped();
+        let vmas = mapped.iter().map(|mapped| (Arc::clone(&mapped.sim), mapped.vma.sharing));
+        let look = invariants::Look {
+            mapping: &self.mapping,
+            media: &self.media,
+            file: &self.file,
+            vmas: vmas.collect(),
+            alone: self.is_alone(),
+        };
+        look.broken()
     }
 
     /// The entry that covers a page.

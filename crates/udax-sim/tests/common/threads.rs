@@ -36,6 +36,15 @@ impl Watched {
     }
 }
 
+/// Waits until somebody sleeps for the entry that starts at `start`, or until `thread` has ended without having had to.
+pub fn await_sleeper_or_end(rig: &Rig, start: u64, thread: &Watched) {
+    let begin = Instant::now();
+    while rig.mapping.sleepers(page(start)) == 0 && !thread.handle.is_finished() {
+        assert!(begin.elapsed() < LIMIT, "{} neither sleeps nor ends", thread.name);
+        std::thread::yield_now();
+    }
+}
+
 /// Waits until so many threads sleep for the entry that starts at `start`.
 pub fn await_sleepers(rig: &Rig, start: u64, count: usize) {
     let begin = Instant::now();

@@ -242,7 +242,7 @@ impl AddressSpace for Space {
         self.hooks.call(call, || self.sim.write_protect(range, frame))
     }
 
-    fn split_pmd(&self, index: PageIndex) {
-        self.hooks.call(Call::Split(index), || self.sim.split_pmd(index));
+    fn clear_pmd(&self, index: PageIndex) {
+        self.hooks.call(Call::Split(index), || self.sim.clear_pmd(index));
     }
 }

@@ -11,6 +11,8 @@
 
 mod world;
 
+#[allow(unused_imports, reason = "each test file uses a part of the rig")]
+pub use udax_sim::explore_then;
 pub use world::{Points, TestWorld};
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,8 +22,8 @@ use udax_core::{
     Pmd, Served, Sharing, TraceEvent, Tracer, Vma,
 };
 use udax_sim::{
-    AccessError, Congruence, FaultRequest, Machine, Process, Protection, Run, SimFile, SimFs,
-    SimMedia, SimThread, SimVma, Target, Translation, VmaLayout,
+    AccessError, Congruence, FaultRequest, Machine, Process, Protection, SimFile, SimFs, SimMedia,
+    SimThread, SimVma, Target, Translation, VmaLayout,
 };
 use world::{File, Space, Storage};
 
@@ -91,20 +93,6 @@ pub fn brief(event: &TraceEvent) -> String {
         TraceEvent::WritebackOne { pgoff, pglen, .. } => add(format!("{} {pglen}", pgoff.0)),
     }
     text
-}
-
-/// As [`udax_sim::explore`]; and what `make` returns is called after each run, on the test's own thread.
-pub fn explore_then<Check: FnOnce()>(
-    seeds: std::ops::Range<u64>,
-    mut make: impl FnMut(&mut Run) -> Check,
-) {
-    let only = std::env::var("UDAX_SEED").ok().and_then(|seed| seed.parse().ok());
-    for seed in only.map_or(seeds, |seed: u64| seed..seed + 1) {
-        let mut run = Run::new(seed);
-        let check = make(&mut run);
-        run.go();
-        check();
-    }
 }
 
 /// How a mapping is to be.
@@ -233,7 +221,11 @@ impl Rig {
             let FaultRequest { index, access, translation_present } = request;
             let vma = &*handled;
             let ahead = shape.ahead;
-            let outcome = mapping.fault(&Fault { vma, index, access, translation_present, ahead });
+            let outcome = mapping.fault(&Fault {
+                translation_present,
+                ahead,
+                ..Fault::new(vma, index, access)
+            });
             lock(&outcomes).push(outcome);
             answer(outcome.served)
         });
@@ -327,20 +319,15 @@ impl Rig {
     /// One fault, past the machine: what the engine answers.
     pub fn fault(&self, map: &Map, index: u64, access: Access) -> FaultOutcome {
         let translation_present = map.sim.translation(page(index)).is_some();
-        self.mapping.fault(&Fault {
-            vma: &map.vma,
-            index: page(index),
-            access,
-            translation_present,
-            ahead: 0,
-        })
+        let fault = Fault::new(&map.vma, page(index), access);
+        self.mapping.fault(&Fault { translation_present, ..fault })
     }
 }
 
 fn answer(served: Served) -> Result<(), AccessError> {
     match served {
         Served::Installed | Served::Retry | Served::Copied => Ok(()),
-        Served::Fallback | Served::NeedsCommit { .. } => {
+        Served::Fallback | Served::NeedsCommit { .. } | Served::Interrupted => {
             panic!("{served:?} never leaves the engine")
         }
         Served::BusError => Err(AccessError::BusError),

@@ -226,8 +226,8 @@ impl AddressSpace for Space {
         tracking
     }
 
-    fn split_pmd(&self, index: PageIndex) {
-        self.points.at("split_pmd", "");
-        self.space.split_pmd(index);
+    fn clear_pmd(&self, index: PageIndex) {
+        self.points.at("clear_pmd", "");
+        self.space.clear_pmd(index);
     }
 }

@@ -22,7 +22,9 @@ fn steps_on(pages: &[u64], tags: &[(u64, u64)]) -> Vec<Step> {
 
 /// Runs every sequence of `length` steps, with a check at its end; the shorter ones have their own turn.
 fn every_sequence(steps: &[Step], length: u32, probes: &[u64]) {
-    for number in 0..steps.len().pow(length) {
+    // Miri is a thousand times slower, and looks for something else.
+    let stride = if cfg!(miri) { steps.len().pow(length) / 40 + 1 } else { 1 };
+    for number in (0..steps.len().pow(length)).step_by(stride) {
         let digit = |place| steps[number / steps.len().pow(place) % steps.len()];
         let sequence: Vec<Step> = (0..length).map(digit).collect();
         let run = std::panic::catch_unwind(|| {
