@@ -3,13 +3,13 @@
 use crate::platform::Checker;
 use crate::rig::{Rig, Which};
 use crate::tables::{Target, Translation, place};
-use udax_core::{Access, Fault, Frame, Interrupt, PageIndex, Served};
+use udax_core::{Access, Fault, Frame, PageIndex, Served};
 
 /// Faults after which an access should have got through.
 const TRIES: usize = 16;
 
 /// Faults after which it can only be that another call is half done: a zero page that a writer is about to unmap is never overwritten (SEMANTICS 4.4).
-const CALM: usize = 3;
+const PATIENCE: usize = 3;
 
 /// What a load sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,20 +18,6 @@ pub enum Shown {
     Zeros,
     /// The file's storage.
     Storage,
-}
-
-/// How long an access waits for an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    Endless,
-    /// Until the rig's interrupt is requested; the access then does not happen.
-    UntilInterrupted,
-}
-
-impl Patience {
-    fn interrupt<P: Checker>(self, rig: &Rig<P>) -> Option<&Interrupt<P>> {
-        (self == Self::UntilInterrupted).then_some(&rig.interrupt)
-    }
 }
 
 /// A store that got through.
@@ -48,33 +34,14 @@ impl<P: Checker> Rig<P> {
     /// # Panics
     /// If the access does not get through, or what it is shown cannot be.
     pub fn load(&self, which: Which, index: PageIndex) -> Option<Shown> {
-        self.load_with(which, index, Patience::Endless)
-    }
-
-    pub(crate) fn load_with(
-        &self,
-        which: Which,
-        index: PageIndex,
-        patience: Patience,
-    ) -> Option<Shown> {
-        self.access(which, index, (Access::Read, patience), |translation| {
+        self.access(which, index, Access::Read, |translation| {
             self.load_by(index, translation.target)
         })
     }
 
     /// Stores to a page; `None` beyond the end of the file, or if there is no memory for it.
     pub(crate) fn store(&self, which: Which, index: PageIndex, byte: u8) -> Option<Stored> {
-        self.store_with(which, index, byte, Patience::Endless)
-    }
-
-    pub(crate) fn store_with(
-        &self,
-        which: Which,
-        index: PageIndex,
-        byte: u8,
-        patience: Patience,
-    ) -> Option<Stored> {
-        self.access(which, index, (Access::Write, patience), |translation| {
+        self.access(which, index, Access::Write, |translation| {
             let Target::Storage(frame) = translation.target else {
                 panic!("page {index} can be stored to, and is no storage")
             };
@@ -98,6 +65,14 @@ impl<P: Checker> Rig<P> {
         })
     }
 
+    /// One fault of a store, whose wait somebody may end.
+    pub(crate) fn fault_unless_interrupted(&self, which: Which, index: PageIndex) {
+        let fault = Fault::new(self.vma(which), index, Access::Write);
+        let outcome = self.mapping.fault(&Fault { interrupt: Some(&self.interrupt), ..fault });
+        let is_fine = matches!(outcome.served, Served::Installed | Served::Interrupted);
+        assert!(is_fine, "the fault at page {index} ended in {outcome:?}");
+    }
+
     /// What a load is shown is right if storage is the file's as long as it is mapped, which [`Disk`](crate::Disk) sees to when it gives
     /// storage back; so a load of storage need not look.
     fn load_by(&self, index: PageIndex, target: Target) -> Shown {
@@ -114,13 +89,13 @@ impl<P: Checker> Rig<P> {
         &self,
         which: Which,
         index: PageIndex,
-        (access, patience): (Access, Patience),
+        access: Access,
         act: impl Fn(Translation) -> T,
     ) -> Option<T> {
         let vma = self.vma(which);
         let (unit, page) = place(index);
         for tries in 0..TRIES {
-            if tries >= CALM {
+            if tries >= PATIENCE {
                 P::yield_now();
             }
             let translation_present = {
@@ -134,18 +109,16 @@ impl<P: Checker> Rig<P> {
                     Some(_) | None => translation.is_some(),
                 }
             };
-            let interrupt = patience.interrupt(self);
-            let fault = Fault { translation_present, interrupt, ..Fault::new(vma, index, access) };
-            let outcome = self.mapping.fault(&fault);
+            let fault = Fault::new(vma, index, access);
+            let outcome = self.mapping.fault(&Fault { translation_present, ..fault });
             match outcome.served {
-                Served::Interrupted if interrupt.is_some() => return None,
                 Served::Installed | Served::Retry | Served::Copied => {}
                 Served::BusError if self.may_shrink => return None,
                 Served::OutOfMemory if self.may_run_out => return None,
                 Served::BusError
                 | Served::OutOfMemory
-                | Served::Interrupted
                 | Served::Poisoned
+                | Served::Interrupted
                 | Served::Fallback
                 | Served::NeedsCommit { .. } => {
                     panic!("the fault at page {index} ended in {outcome:?}")

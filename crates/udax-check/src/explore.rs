@@ -50,7 +50,7 @@ pub fn explore(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explor
     let mut builder = loom::model::Builder::new();
     builder.max_branches = POINTS;
     builder.preemption_bound = bound.preemptions;
-    builder.max_duration = Some(bound.time);
+    builder.max_duration = (bound.time < Duration::MAX).then_some(bound.time);
     builder.checkpoint_interval = LOOK;
     let executions = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&executions);

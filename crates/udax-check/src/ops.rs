@@ -1,10 +1,10 @@
 //! What the threads of a model do, and what they find.
 
-use crate::cpu::{Patience, Shown};
+use crate::cpu::Shown;
 use crate::disk::TRACKED;
 use crate::platform::Checker;
 use crate::rig::{Layout, Rig, Which};
-use udax_core::{NotCollapsed, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange};
+use udax_core::{PAGE_BYTES, PMD_PAGES, PageIndex, PageRange};
 
 /// The byte that a start leaves in storage.
 const BEFORE: u8 = 1;
@@ -22,9 +22,9 @@ pub enum Start {
     SmallClean,
     /// 4 KiB pieces of storage, stored to through the small VMA.
     SmallDirty,
-    /// 2 MiB of storage in pieces of 4 KiB, stored to through the small VMA.
+    /// 2 MiB of storage in pieces of 4 KiB, stored to through the small VMA: small entries that could be one if their storage moved.
     Scattered,
-    /// 2 MiB of storage in one piece, stored to in pieces of 4 KiB.
+    /// 2 MiB of storage in one piece, stored to through the small VMA page by page: small entries that could be one.
     SmallInOne,
     /// 2 MiB of storage, mapped for loads in both VMAs, durable.
     HugeClean,
@@ -60,12 +60,10 @@ impl Start {
                 pages.for_each(|index| {
                     rig.store(Which::Small, index, BEFORE);
                 });
-                rig.disk
-                    .allocate(PageRange::between(PageIndex(TRACKED as u64), PageIndex(PMD_PAGES)));
+                let rest = PageRange::between(PageIndex(TRACKED as u64), PageIndex(PMD_PAGES));
+                rig.disk.allocate(rest);
             }
             Self::SmallInOne => {
-                // A small entry first, or this would be a 2 MiB one.
-                assert_eq!(rig.load(Which::Small, PageIndex(0)), Some(Shown::Zeros));
                 rig.disk.allocate(PageRange::new(PageIndex(0), PMD_PAGES));
                 pages.for_each(|index| {
                     rig.store(Which::Small, index, BEFORE);
@@ -116,13 +114,11 @@ pub enum Op {
     Revoke,
     /// The media lost a page: takes it out of every mapping.
     MediaFailed(u64),
-    /// Puts one 2 MiB entry in the place of the small ones.
+    /// Puts one entry in the place of the small ones of the first 2 MiB, if that can be.
     Collapse,
-    /// Loads a page, unless interrupted.
-    LoadOrLeave(Which, u64),
-    /// Stores to a page, unless interrupted.
-    StoreOrLeave(Which, u64),
-    /// Interrupts those two, under way and to come.
+    /// Faults on a page for a store, unless [`Interrupt`](Self::Interrupt) ends the wait.
+    FaultUnless(Which, u64),
+    /// Ends the waits of those.
     Interrupt,
 }
 
@@ -210,16 +206,20 @@ impl Op {
             Self::Invalidate(number) => {
                 mapping.invalidate(page(number));
             }
-            Self::LoadOrLeave(which, number) => {
-                rig.load_with(which, PageIndex(number), Patience::UntilInterrupted);
-            }
-            Self::StoreOrLeave(which, number) => {
-                rig.store_with(which, PageIndex(number), byte, Patience::UntilInterrupted);
-            }
-            Self::Interrupt => rig.interrupt.request(),
-            Self::Collapse => rig.collapse(),
             Self::MediaFailed(number) => {
                 mapping.media_failed(PageIndex(number));
+            }
+            Self::Collapse => {
+                let _inode = rig.inode_lock();
+                // Whatever keeps it from it is fine: what has to hold is that nothing is lost.
+                let _ = mapping.collapse(PageIndex(0));
+            }
+            Self::FaultUnless(which, number) => {
+                rig.fault_unless_interrupted(which, PageIndex(number));
+            }
+            Self::Interrupt => {
+                rig.interrupt.request();
+                rig.interrupt.clear();
             }
             Self::Revoke => mapping.revoke_zeros(PageRange::new(PageIndex(0), PMD_PAGES)),
         }
@@ -235,19 +235,6 @@ impl<P: Checker> Rig<P> {
         start.prepare(&rig);
         rig.mapping.limit_index_nodes(layout.index_nodes);
         rig
-    }
-
-    fn collapse(&self) {
-        let _inode = self.inode_lock();
-        if let Err(why) = self.mapping.collapse(PageIndex(0)) {
-            let expected = match why {
-                NotCollapsed::NoEntry | NotCollapsed::Mixed => true,
-                NotCollapsed::EndOfFile => self.may_shrink,
-                NotCollapsed::OutOfMemory => self.may_run_out,
-                NotCollapsed::Pinned(_) | NotCollapsed::Failed(_) => false,
-            };
-            assert!(expected, "a collapse ended in {why:?}");
-        }
     }
 
     /// A write has returned: whoever looks from now on must see it. Whether it is still there.

@@ -51,10 +51,10 @@ pub struct Rig<P: Platform> {
     pub mapping: Arc<Mapping<Model<P>>>,
     pub(crate) disk: Arc<Disk<P>>,
     vmas: [Arc<Vma<Model<P>>>; 2],
+    /// By which some threads end the waits of others.
+    pub(crate) interrupt: Interrupt<P>,
     /// What excludes writers and changes of the length from each other.
     inode: P::Lock<()>,
-    /// What ends the waits of those who wait with it.
-    pub(crate) interrupt: Interrupt<P>,
     /// Whether the file may become shorter than what is accessed.
     pub(crate) may_shrink: bool,
     /// Whether the index may be out of memory.
@@ -93,8 +93,8 @@ impl<P: Platform> Rig<P> {
             mapping,
             disk,
             vmas,
-            inode: ShortLock::new(()),
             interrupt: Interrupt::new(),
+            inode: ShortLock::new(()),
             may_shrink: false,
             may_run_out: index_nodes.is_some(),
         }

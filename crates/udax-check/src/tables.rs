@@ -213,9 +213,11 @@ impl<P: Platform> AddressSpace for Space<P> {
 
     fn clear_pmd(&self, index: PageIndex) {
         let level = &mut self.0.levels()[place(index).0];
+        let is_empty = |pages: &[Option<Translation>]| pages.iter().all(Option::is_none);
         match level {
-            Level::Table(table) if table.iter().any(Option::is_some) => {}
-            Level::None | Level::Table(_) | Level::Huge(_) => *level = Level::None,
+            Level::None => {}
+            Level::Table(pages) if !is_empty(pages) => {}
+            Level::Table(_) | Level::Huge(_) => *level = Level::None,
         }
     }
 }

@@ -88,15 +88,3 @@ fn a_failing_media_against_everything() {
 fn a_collapse_against_everything() {
     against_everything(Op::Collapse);
 }
-
-/// Who may leave, who makes it leave, and everybody else: three threads.
-#[test]
-fn an_interrupted_wait_beside_everything() {
-    let mut totals = Totals::new("an interrupted wait");
-    let leave = Op::LoadOrLeave(Which::Small, 0);
-    for start in [Start::Hole, Start::HugeZeros, Start::SmallDirty] {
-        for other in Op::all(0) {
-            totals.add(check(start, &[other, leave, Op::Interrupt], Layout::default()));
-        }
-    }
-}

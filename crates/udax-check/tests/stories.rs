@@ -77,8 +77,38 @@ fn s11_two_pages_that_share_a_bucket() {
 }
 
 #[test]
-fn w9_a_wake_that_chose_one_who_leaves() {
-    let leave = Op::StoreOrLeave(Which::Small, 0);
-    after(&[Start::Hole], &[READ, leave, READ, Op::Interrupt]);
-    after(&[Start::SmallDirty], &[leave, Op::MediaFailed(0), STORE, Op::Interrupt]);
+fn w9_one_who_is_interrupted_among_those_who_wait() {
+    let unless = Op::FaultUnless(Which::Small, 0);
+    after(&[Start::Hole, Start::SmallZeros], &[STORE, unless, Op::Interrupt, STORE]);
+    after(&[Start::HugeZeros, Start::HugeDirty], &[Op::Sync, unless, Op::Interrupt, STORE]);
+}
+
+#[test]
+fn a_collapse_beside_those_who_hold_and_wait_for_small_entries() {
+    after(&[Start::SmallInOne], &[Op::Collapse, Op::MediaFailed(0), Op::Sync, Op::Sync]);
+    after(&[Start::SmallInOne], &[Op::Collapse, Op::StoreSync(Which::Small, 0), STORE]);
+    after(&[Start::SmallInOne, Start::SmallZeros], &[Op::Collapse, READ_HUGE, STORE]);
+    after(&[Start::SmallInOne], &[Op::Collapse, Op::Punch(1), Op::Sync]);
+    after(&[Start::Scattered], &[Op::Collapse, Op::Sync, STORE]);
+}
+
+#[test]
+fn a_store_its_sync_and_another_sync() {
+    let starts = [Start::SmallDirty, Start::HugeDirty];
+    after(&starts, &[Op::StoreSync(Which::Small, 0), Op::Sync, STORE]);
+    after(&starts, &[Op::Sync, Op::Sync, Op::Store(Which::Huge, 0)]);
+}
+
+#[test]
+fn a_write_into_a_hole_beside_two_faults_and_beside_a_punch() {
+    let starts = [Start::Hole, Start::SmallZeros, Start::HugeZeros];
+    after(&starts, &[Op::Write(0), READ, READ_HUGE]);
+    after(&starts, &[Op::Write(0), Op::Punch(0), READ]);
+}
+
+#[test]
+fn a_truncation_between_faults_and_a_sync() {
+    let starts = [Start::SmallDirty, Start::HugeDirty];
+    after(&starts, &[Op::Truncate(0), STORE, READ]);
+    after(&starts, &[Op::Truncate(1), Op::Sync, Op::Store(Which::Huge, 1)]);
 }

@@ -16,8 +16,8 @@ const SAFE_CRATES: [&str; 6] =
 const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("udax-core", &[]),
     ("udax-sim", &["udax-core"]),
-    ("udax-check", &["udax-core"]),
     ("udax-conformance", &["udax-core", "udax-sim"]),
+    ("udax-check", &["udax-core"]),
     ("udax-linux", &["udax-core"]),
     ("udax-host", &["udax-core"]),
     ("udax", &["udax-core", "udax-linux", "udax-host"]),

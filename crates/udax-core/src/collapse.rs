@@ -14,10 +14,6 @@ use crate::units::{Frame, FrameRange, Order, PMD_PAGES, PageIndex, PageRange};
 use alloc::vec::Vec;
 use core::fmt;
 
-/// [`PMD_PAGES`] for arrays.
-const UNIT: usize = 512;
-const _: () = assert!(UNIT as u64 == PMD_PAGES);
-
 /// What a collapse came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collapsed {
@@ -249,16 +245,17 @@ impl<W: World> Mapping<W> {
             return Err(NotCollapsed::Mixed);
         }
         tree.reserve(unit.start, Order::Pmd).map_err(|_| NotCollapsed::OutOfMemory)?;
+        let mut gone = Vec::new();
+        gone.try_reserve(tree.iter_range(unit).count()).map_err(|_| NotCollapsed::OutOfMemory)?;
         let entry = Entry::new(Order::Pmd, kind).locked();
-        // Nobody sleeps for an index that has no entry of its own.
-        let small: [bool; UNIT] =
-            core::array::from_fn(|page| tree.get(unit.start.plus(page as u64)).is_some());
-        let exchanged = tree.exchange_unit(unit.start, entry, |old| self.disown(old));
+        let exchanged = tree.exchange_unit(unit.start, entry, |old| {
+            self.disown(old);
+            gone.push(old.start);
+        });
         self.own(exchanged);
         drop(tree);
-        for (index, _) in (unit.start.0..unit.end.0).zip(small).filter(|&(_, was_there)| was_there)
-        {
-            self.wake(PageIndex(index), crate::waits::Wake::All);
+        for start in gone {
+            self.wake(start, crate::waits::Wake::All);
         }
         Ok(LockedEntry::inserted(self, unit.start, entry))
     }
