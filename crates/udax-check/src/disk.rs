@@ -21,6 +21,9 @@ const _: () = assert!(UNIT as u64 == PMD_PAGES);
 /// Allocations that a unit can make before its frames run into those of the next.
 const ALLOCATIONS: u64 = 256;
 
+/// Frames from one allocation to the next: room for 2 MiB, and for being out of step with them.
+const STRIDE: u64 = 2 * PMD_PAGES;
+
 /// One tracked page.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Page {
@@ -44,6 +47,8 @@ pub(crate) struct Unit {
     /// The frame of the page behind the tracked ones.
     rest: Option<Frame>,
     allocations: u64,
+    /// The storage that the pages are being moved to.
+    moved: Option<[Page; TRACKED]>,
 }
 
 impl Unit {
@@ -67,11 +72,37 @@ impl Unit {
         (first, if goes_on { UNIT } else { end })
     }
 
-    /// Storage of zeros for the holes of `pages`; in one piece, aligned, if it is all of the unit.
-    fn allocate(&mut self, unit: u64, pages: std::ops::Range<usize>) {
+    fn begin_move(&mut self, to: Frame) {
+        let mut number = 0;
+        self.moved = Some([(); TRACKED].map(|()| {
+            number += 1;
+            Page { frame: Some(to.plus(number - 1)), ..Page::default() }
+        }));
+    }
+
+    /// Exchanges the old storage for the new, if the pages were copied. No-one may have stored to the old since the copy, nor may
+    /// a store be known to the old alone.
+    fn end_move(&mut self, copied: bool) {
+        let Some(moved) = self.moved.take().filter(|_| copied) else { return };
+        for (page, new) in self.pages.iter_mut().zip(moved) {
+            assert!(new.stores > 0, "storage is exchanged for some that was not copied to");
+            assert_eq!(page.byte, new.byte, "a store was lost in a move");
+            page.frame = new.frame;
+            page.durable = page.stores;
+        }
+        self.rest = self.pages[0].frame.map(|first| first.plus(TRACKED as u64));
+    }
+
+    /// Frames that were never used, the first of them aligned.
+    fn new_frames(&mut self, unit: u64) -> Frame {
         self.allocations += 1;
         assert!(self.allocations < ALLOCATIONS, "the model is larger than its frame numbers");
-        let base = Frame(PMD_PAGES * (unit * ALLOCATIONS + self.allocations));
+        Frame(STRIDE * (unit * ALLOCATIONS + self.allocations))
+    }
+
+    /// Storage of zeros for the holes of `pages`; in one piece, aligned, if it is all of the unit.
+    fn allocate(&mut self, unit: u64, pages: std::ops::Range<usize>) {
+        let base = self.new_frames(unit);
         let whole = pages == (0..UNIT);
         // One page further on than a 2 MiB translation could use.
         let base = if whole { base } else { base.plus(1) };
@@ -84,7 +115,7 @@ impl Unit {
                 };
             }
         }
-        if whole && self.rest.is_none() {
+        if pages.start <= TRACKED && pages.end == UNIT && self.rest.is_none() {
             self.rest = Some(base.plus(TRACKED as u64));
         }
     }
@@ -148,10 +179,22 @@ impl<P: Platform> Disk<P> {
     /// If the file has none of them (any more).
     #[track_caller]
     fn each_page_of(&self, frames: FrameRange, why: &str, mut act: impl FnMut(&mut Page)) {
-        let mut unit = self.unit(frames.start.0 / PMD_PAGES / ALLOCATIONS);
-        let has = |frame: Frame| (frames.start.0..frames.start.0 + frames.count).contains(&frame.0);
-        let mut found = unit.rest.is_some_and(has);
-        for page in &mut unit.pages {
+        let end = frames.start.0 + frames.count;
+        if frames.count == 1 && frames.start.0 % PMD_PAGES > TRACKED as u64 {
+            // Behind the tracked pages, whichever way the storage lies: nobody looks there, so loom need not either.
+            return;
+        }
+        let mut unit = self.unit(frames.start.0 / STRIDE / ALLOCATIONS);
+        let has = |frame: Frame| (frames.start.0..end).contains(&frame.0);
+        let Unit { pages, moved, rest, .. } = &mut *unit;
+        let moved_rest =
+            moved.and_then(|moved| moved[0].frame).map(|first| first.plus(TRACKED as u64));
+        let mut found = [*rest, moved_rest]
+            .into_iter()
+            .flatten()
+            .any(|rest| rest.0 < end && frames.start.0 < rest.0 + PMD_PAGES - TRACKED as u64);
+        // Storage that the pages are being moved to is not the file's yet.
+        for page in pages.iter_mut().chain(moved.iter_mut().flatten()) {
             if page.frame.is_some_and(has) {
                 found = true;
                 act(page);
@@ -171,11 +214,21 @@ impl<P: Platform> Filesystem for File<P> {
 
     fn iomap_begin(&self, range: PageRange, intent: Intent) -> Result<Iomap, IoError> {
         let number = range.start.0 / PMD_PAGES;
-        // 512 pages are too many to copy under every schedule: this file system cannot move storage.
-        if number >= self.0.units() || intent == Intent::Move {
+        if number >= self.0.units() {
             return Err(IoError::new(IoErrorKind::OutOfRange));
         }
         let mut unit = self.0.unit(number);
+        if intent == Intent::Move {
+            let to = unit.new_frames(number).plus(PMD_PAGES);
+            unit.begin_move(to);
+            return Ok(Iomap {
+                range,
+                backing: Backing::Mapped(to),
+                is_new: true,
+                metadata_dirty: false,
+                copy_from: None,
+            });
+        }
         let start = PageIndex(number * PMD_PAGES);
         let first = usize::try_from(range.start.colour()).unwrap_or(0);
         let last = usize::try_from(range.end.0 - start.0).unwrap_or(usize::MAX).min(UNIT);
@@ -195,7 +248,14 @@ impl<P: Platform> Filesystem for File<P> {
         })
     }
 
-    fn iomap_end(&self, _: &Iomap, _: u64) -> Result<(), IoError> {
+    fn iomap_end(&self, iomap: &Iomap, pages: u64) -> Result<(), IoError> {
+        // No other storage of a whole unit lies so.
+        let is_move = |first: Frame| first.0 % STRIDE == PMD_PAGES;
+        if iomap.range.len() == PMD_PAGES
+            && matches!(iomap.backing, Backing::Mapped(first) if is_move(first))
+        {
+            self.0.unit(iomap.range.start.0 / PMD_PAGES).end_move(pages == PMD_PAGES);
+        }
         Ok(())
     }
 

@@ -22,6 +22,8 @@ pub enum Start {
     SmallClean,
     /// 4 KiB pieces of storage, stored to through the small VMA.
     SmallDirty,
+    /// 2 MiB of storage in pieces of 4 KiB, stored to through the small VMA: small entries that could be one if their storage moved.
+    Scattered,
     /// 2 MiB of storage in one piece, stored to through the small VMA page by page: small entries that could be one.
     SmallInOne,
     /// 2 MiB of storage, mapped for loads in both VMAs, durable.
@@ -32,12 +34,13 @@ pub enum Start {
 
 impl Start {
     /// Each of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Hole,
         Self::SmallZeros,
         Self::HugeZeros,
         Self::SmallClean,
         Self::SmallDirty,
+        Self::Scattered,
         Self::SmallInOne,
         Self::HugeClean,
         Self::HugeDirty,
@@ -53,6 +56,13 @@ impl Start {
             Self::SmallClean | Self::SmallDirty => pages.for_each(|index| {
                 rig.store(Which::Small, index, BEFORE);
             }),
+            Self::Scattered => {
+                pages.for_each(|index| {
+                    rig.store(Which::Small, index, BEFORE);
+                });
+                let rest = PageRange::between(PageIndex(TRACKED as u64), PageIndex(PMD_PAGES));
+                rig.disk.allocate(rest);
+            }
             Self::SmallInOne => {
                 rig.disk.allocate(PageRange::new(PageIndex(0), PMD_PAGES));
                 pages.for_each(|index| {

@@ -83,3 +83,8 @@ fn a_revocation_against_everything() {
 fn a_failing_media_against_everything() {
     against_everything(Op::MediaFailed(0));
 }
+
+#[test]
+fn a_collapse_against_everything() {
+    against_everything(Op::Collapse);
+}

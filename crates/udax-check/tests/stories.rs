@@ -89,6 +89,7 @@ fn a_collapse_beside_those_who_hold_and_wait_for_small_entries() {
     after(&[Start::SmallInOne], &[Op::Collapse, Op::StoreSync(Which::Small, 0), STORE]);
     after(&[Start::SmallInOne, Start::SmallZeros], &[Op::Collapse, READ_HUGE, STORE]);
     after(&[Start::SmallInOne], &[Op::Collapse, Op::Punch(1), Op::Sync]);
+    after(&[Start::Scattered], &[Op::Collapse, Op::Sync, STORE]);
 }
 
 #[test]

@@ -4,9 +4,9 @@ mod common;
 
 use common::threads::watch;
 use common::{Call, Rig, Spec, page, pages};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use udax_core::{Access, FrameRange, IoError, PrivateCopies, Served};
 use udax_sim::{AccessError, Congruence, Evicted, FsCall, Plan, Target};
