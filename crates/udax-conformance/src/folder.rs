@@ -27,8 +27,16 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
+impl Unreadable {
+    /// `path` could not be read: `why`.
+    #[must_use]
+    pub fn new(path: &Path, why: &dyn fmt::Display) -> Self {
+        Self { path: path.to_owned(), why: why.to_string() }
+    }
+}
+
 fn unreadable(path: &Path) -> impl Fn(&dyn fmt::Display) -> Unreadable + '_ {
-    move |why| Unreadable { path: path.to_owned(), why: why.to_string() }
+    move |why| Unreadable::new(path, why)
 }
 
 /// One script, and one recording of it.
@@ -98,6 +106,15 @@ impl Pair {
         let answers = play(&script, self.flavour, &recorded);
         Ok(compare(&recorded, &answers, self.flavour))
     }
+}
+
+/// Plays the script of that file, which nobody recorded: where Linux would choose among places, the simulator does.
+///
+/// # Errors
+/// A file that cannot be read or understood.
+pub fn play_alone(path: &Path, flavour: Flavour) -> Result<Recording, Unreadable> {
+    let script = parse(&read(path)?).map_err(|error| unreadable(path)(&error))?;
+    Ok(play(&script, flavour, &Recording::default()))
 }
 
 fn read(path: &Path) -> Result<String, Unreadable> {

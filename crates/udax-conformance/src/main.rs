@@ -1,15 +1,19 @@
 //! `udax-conformance play SCRIPTS RECORDINGS`: plays a folder of recordings, shows a table and the differences.
+//! `udax-conformance show SCRIPT [FLAVOUR]`: plays one script that need not have been recorded, shows what the simulator answers.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
-use udax_conformance::folder::{Pair, Unreadable, pairs};
+use udax_conformance::flavour::Flavour;
+use udax_conformance::folder::{Pair, Unreadable, pairs, play_alone};
 use udax_conformance::rules::Rule;
 
 const USAGE: &str = "usage: udax-conformance play SCRIPTS RECORDINGS [NAME]...
+       udax-conformance show SCRIPT [linux-KERNEL/FS]
 
 SCRIPTS holds NAME.txt, RECORDINGS holds linux-KERNEL/FS/NAME.jsonl; with names, only those are played.
+With show, SCRIPT is a file, played as on linux-6.12/ext4 if nothing else is said.
 Exit code: 0 all compared alike, 1 differences, 2 something could not be read.";
 
 /// What a whole folder came to.
@@ -23,17 +27,22 @@ struct Total {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [command, scripts, recordings, names @ ..] = arguments.as_slice() else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["play", scripts, recordings, names @ ..] => {
+            play_folder(Path::new(scripts), Path::new(recordings), names)
+                .map(|total| total.differences == 0)
+        }
+        ["show", script] => show(Path::new(script), "linux-6.12/ext4"),
+        ["show", script, flavour] => show(Path::new(script), flavour),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
     };
-    if command != "play" {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    match play_folder(Path::new(scripts), Path::new(recordings), names) {
-        Ok(total) if total.differences == 0 => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("udax-conformance: {error}");
             ExitCode::from(2)
@@ -41,8 +50,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn play_folder(scripts: &Path, recordings: &Path, names: &[String]) -> Result<Total, Unreadable> {
-    let wanted = |pair: &Pair| names.is_empty() || names.contains(&pair.name);
+/// Whether the player knew every operation.
+fn show(path: &Path, flavour: &str) -> Result<bool, Unreadable> {
+    let flavour: Flavour =
+        flavour.parse().map_err(|error| Unreadable::new(Path::new(flavour), &error))?;
+    let recording = play_alone(path, flavour)?;
+    for (number, record) in &recording.lines {
+        println!("{number:>4}  {}\n      {}", record.cmd, record.told());
+    }
+    Ok(recording.lines.values().all(|record| !record.known.unknown))
+}
+
+fn play_folder(scripts: &Path, recordings: &Path, names: &[&str]) -> Result<Total, Unreadable> {
+    let wanted = |pair: &Pair| names.is_empty() || names.contains(&pair.name.as_str());
     let mut total = Total::default();
     println!(
         "{:<32} {:<16} {:>6} {:>12} {:>12}",

@@ -185,6 +185,21 @@ pub struct Known {
     pub past_end: bool,
 }
 
+impl Record {
+    /// The answer as a recording would have it, without the line itself.
+    #[must_use]
+    pub fn told(&self) -> Value {
+        let mut told = serde_json::to_value(self).unwrap_or_default();
+        if let Some(fields) = told.as_object_mut() {
+            fields.retain(|name, value| !["i", "cmd"].contains(&name.as_str()) && !value.is_null());
+            if let Some(why) = &self.known.not_compared {
+                fields.insert("not_compared".to_owned(), Value::from(why.as_str()));
+            }
+        }
+        told
+    }
+}
+
 /// A recording: answers by line number.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Recording {

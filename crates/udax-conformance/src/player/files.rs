@@ -49,6 +49,8 @@ impl Node {
 pub(super) struct File {
     pub(super) node: Arc<Node>,
     pub(super) open: Option<OpenAs>,
+    /// Whether the file system still has the name; without, the script goes on naming the descriptor.
+    named: bool,
     /// Whether it is a DAX file now.
     pub(super) is_dax: bool,
     /// Its flag, which counts once the inode is read in anew.
@@ -107,21 +109,22 @@ impl Player<'_> {
         let mapping = Mapping::new(&self.dax, inode, sim.clone(), media);
         let node = Arc::new(Node { sim, mapping, past_end: Mutex::default() });
         let (open, unsure) = (Some(open), BTreeSet::new());
-        let file = File { node, open, is_dax, wants_dax: false, unsure };
+        let file = File { node, open, named: true, is_dax, wants_dax: false, unsure };
         self.files.insert(name.to_owned(), file);
         done()
     }
 
     pub(super) fn open(&mut self, name: &str, open: OpenAs) -> Answer {
-        let file = self.files.get_mut(name).ok_or(Failed::Errno("ENOENT"))?;
-        file.open = Some(open);
+        self.named(name)?.open = Some(open);
         done()
     }
 
     pub(super) fn close(&mut self, name: &str) -> Answer {
         let file = self.file_mut(name)?;
         file.open.take().ok_or(Failed::Errno("EBADF"))?;
-        if file.wants_dax != file.is_dax {
+        if !file.named {
+            self.drop_unnamed(name)?;
+        } else if file.wants_dax != file.is_dax {
             // The kernel does not keep an inode whose flag waits to count.
             self.forget_inode(name);
         }
@@ -129,15 +132,24 @@ impl Player<'_> {
     }
 
     pub(super) fn unlink(&mut self, name: &str) -> Answer {
-        let file = self.files.get(name).ok_or(Failed::Errno("ENOENT"))?;
-        if file.open.is_some() || self.is_mapped(&file.node) {
-            // Its name goes; the script goes on naming the descriptor.
-            return done();
-        }
-        if let Some(file) = self.files.remove(name) {
-            file.node.mapping.truncate(0)?;
-        }
+        self.named(name)?.named = false;
+        self.drop_unnamed(name)?;
         done()
+    }
+
+    fn named(&mut self, name: &str) -> Result<&mut File, Failed> {
+        let file = self.files.get_mut(name).filter(|file| file.named);
+        file.ok_or(Failed::Errno("ENOENT"))
+    }
+
+    /// Gives the storage back, if neither name, descriptor nor mapping keeps it.
+    fn drop_unnamed(&mut self, name: &str) -> Result<(), Failed> {
+        let file = self.file(name)?;
+        if !file.named && file.open.is_none() && !self.is_mapped(&file.node) {
+            file.node.mapping.truncate(0)?;
+            self.files.remove(name);
+        }
+        Ok(())
     }
 
     /// Reads the inode of a closed file in anew, if nothing keeps it.
