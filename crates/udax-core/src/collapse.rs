@@ -34,6 +34,8 @@ pub enum NotCollapsed {
     EndOfFile,
     /// Part of the unit is a hole, or not written: filling that would take storage that nobody asked for.
     Mixed,
+    /// The media grants less than 2 MiB at a time.
+    Pieces,
     /// A device uses this storage, so it cannot be moved.
     Pinned(Frame),
     /// The index could not grow.
@@ -48,6 +50,7 @@ impl fmt::Display for NotCollapsed {
             Self::NoEntry => f.write_str("there is no entry in the 2 MiB"),
             Self::EndOfFile => f.write_str("the 2 MiB reach beyond the end of the file"),
             Self::Mixed => f.write_str("part of the 2 MiB has no written storage"),
+            Self::Pieces => f.write_str("the media grants less than 2 MiB at a time"),
             Self::Pinned(frame) => write!(f, "a device uses frame {:#x}", frame.0),
             Self::OutOfMemory => f.write_str("out of memory for the index"),
             Self::Failed(cause) => write!(f, "the storage could not be moved: {cause}"),
@@ -59,9 +62,12 @@ impl core::error::Error for NotCollapsed {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Failed(cause) => Some(cause),
-            Self::NoEntry | Self::EndOfFile | Self::Mixed | Self::Pinned(_) | Self::OutOfMemory => {
-                None
-            }
+            Self::NoEntry
+            | Self::EndOfFile
+            | Self::Mixed
+            | Self::Pieces
+            | Self::Pinned(_)
+            | Self::OutOfMemory => None,
         }
     }
 }
@@ -176,12 +182,17 @@ impl<W: World> Mapping<W> {
             .iter()
             .try_fold(start, |next, run| (run.start == next).then(|| next.plus(run.count)));
         if in_one.is_some() && start.is_pmd_aligned() {
-            let frames = FrameRange { start, count: PMD_PAGES };
-            if self.media.direct_access(frames, MediaAccess::Ordinary)? >= PMD_PAGES {
-                return Ok(Layout::Whole(Kind::Mapped(start)));
-            }
+            self.check_granted(start)?;
+            return Ok(Layout::Whole(Kind::Mapped(start)));
         }
         Ok(Layout::Scattered(runs))
+    }
+
+    /// What the media grants in pieces can only be flushed, and mapped, in pieces.
+    fn check_granted(&self, start: Frame) -> Result<(), NotCollapsed> {
+        let frames = FrameRange { start, count: PMD_PAGES };
+        let granted = self.media.direct_access(frames, MediaAccess::Ordinary)?;
+        if granted < PMD_PAGES { Err(NotCollapsed::Pieces) } else { Ok(()) }
     }
 
     /// Moves the pages to storage of one piece. Flushed and unmapped first: from then on nobody stores, and nothing that only a cache knows
@@ -195,7 +206,8 @@ impl<W: World> Mapping<W> {
         let iomap = self.filesystem.iomap_begin(unit, Intent::Move)?;
         let exchanged = match iomap.backing {
             Backing::Mapped(first) if iomap.range == unit && first.is_pmd_aligned() => self
-                .copy_runs(runs, first)
+                .check_granted(first)
+                .and_then(|()| self.copy_runs(runs, first))
                 .and_then(|()| self.exchange_unit(unit, Kind::Mapped(first))),
             Backing::Mapped(_) | Backing::Hole | Backing::Unwritten | Backing::Other => {
                 Err(NotCollapsed::Failed(IoError::new(IoErrorKind::Io)))

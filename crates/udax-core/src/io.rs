@@ -31,9 +31,20 @@ pub(crate) fn check_range(position: u64, length_bytes: u64) -> Result<(), IoErro
     }
 }
 
+/// The storage of a page of an extent.
+fn frame_at(iomap: &Iomap, index: PageIndex) -> Option<Frame> {
+    match iomap.backing {
+        Backing::Mapped(first) => Some(first.plus(index.0 - iomap.range.start.0)),
+        Backing::Hole | Backing::Unwritten | Backing::Other => None,
+    }
+}
+
 impl<W: World> Mapping<W> {
     /// Reads up to `into.len()` bytes at `position`; fewer at the end of the file, 0 at or past it. Holes read as zeros and stay
     /// holes. Takes no lock over the copy.
+    ///
+    /// The caller excludes changes of the length and of the layout (the inode lock, shared). Stores through mappings go on, and where one exchanges
+    /// shared storage for a copy, what was read from the old is read again.
     ///
     /// # Errors
     /// Of the first byte; an error after some bytes were read is left to the next call. `OutOfRange` for an offset past all files.
@@ -61,24 +72,48 @@ impl<W: World> Mapping<W> {
         Ok(done)
     }
 
+    /// At least one byte, unless an error or the media stops it. What was shared may meanwhile have been exchanged for a copy, and have
+    /// become somebody else's alone, who writes to it: only what still is the file's after the copy counts. That ends, since nothing becomes
+    /// shared while somebody reads. (Linux does not look again.)
     fn read_extent(&self, at: u64, into: &mut [u8]) -> Result<usize, IoError> {
         let asked = PageRange::of_bytes(at, into.len() as u64);
-        let iomap = self.begin(asked, Intent::Read)?;
-        let in_extent = usize::try_from(iomap.range.end.byte().saturating_sub(at));
-        let length = in_extent.unwrap_or(usize::MAX).min(into.len());
-        let done = match iomap.backing {
-            Backing::Hole | Backing::Unwritten => {
-                into[..length].fill(0);
-                Ok(length)
+        loop {
+            let iomap = self.begin(asked, Intent::Read)?;
+            let in_extent = usize::try_from(iomap.range.end.byte().saturating_sub(at));
+            let length = in_extent.unwrap_or(usize::MAX).min(into.len());
+            let Backing::Mapped(first) = iomap.backing else {
+                let zeros = if iomap.backing == Backing::Other {
+                    Err(IoError::new(IoErrorKind::Io))
+                } else {
+                    into[..length].fill(0);
+                    Ok(length)
+                };
+                return self.end_transfer(&iomap, at, zeros);
+            };
+            let loaded = self.each_page(&iomap, first, at, length, |frame, offset, part| {
+                self.media.load(frame, offset, &mut into[part])
+            });
+            let loaded = self.end_transfer(&iomap, at, loaded)?;
+            if loaded == 0 {
+                return Ok(0);
             }
-            Backing::Mapped(first) => {
-                self.each_page(&iomap, first, at, length, |frame, offset, part| {
-                    self.media.load(frame, offset, &mut into[part])
-                })
+            let counts = self.still_there(&iomap, at, loaded)?;
+            if counts > 0 {
+                return Ok(counts);
             }
-            Backing::Other => Err(IoError::new(IoErrorKind::Io)),
-        };
-        self.end_transfer(&iomap, at, done)
+        }
+    }
+
+    /// How many of the `length` bytes at `at`, which were found by `iomap`, are where it says.
+    fn still_there(&self, iomap: &Iomap, at: u64, length: usize) -> Result<usize, IoError> {
+        let asked = PageRange::of_bytes(at, length as u64);
+        let now = self.begin(asked, Intent::Read)?;
+        self.filesystem.iomap_end(&now, 0)?;
+        if frame_at(&now, asked.start) != frame_at(iomap, asked.start) {
+            return Ok(0);
+        }
+        let same = usize::try_from(now.range.end.byte().saturating_sub(at));
+        Ok(same.unwrap_or(usize::MAX).min(length))
     }
 
     /// Writes `from` at `position`, allocating what is missing, and lengthens the file if it ends past its end. Where storage is new,
@@ -135,7 +170,7 @@ impl<W: World> Mapping<W> {
             // Shared storage first gets a copy of its own, with no fault under way: a store through a mapping would otherwise be
             // lost to the copying, or a load map the old storage behind our back. Nothing is held over the copy of `from`.
             self.filesystem.iomap_end(&iomap, 0)?;
-            self.unshare(asked.intersect(iomap.range))?;
+            self.end_sharing(asked.intersect(iomap.range))?;
             iomap = self.begin(asked, Intent::Write)?;
         }
         let in_extent = usize::try_from(iomap.range.end.byte().saturating_sub(at));

@@ -23,9 +23,14 @@ impl<W: World> Mapping<W> {
     #[doc(alias = "dax_file_unshare")]
     #[doc(alias = "FALLOC_FL_UNSHARE_RANGE")]
     pub fn unshare(&self, range: PageRange) -> Result<(), IoError> {
+        self.end_sharing(PageRange::between(range.start, range.end.min(self.pages_in_file())))
+    }
+
+    /// The same wherever the file ends: storage beyond the end can be shared as well, and a write that lengthens the file meets it.
+    pub(crate) fn end_sharing(&self, range: PageRange) -> Result<(), IoError> {
         let _no_faults = self.fault_lock.exclusive();
         let mut rest = range;
-        while !rest.is_empty() && rest.start < self.pages_in_file() {
+        while !rest.is_empty() {
             // Unlike a write this allocates for shared storage alone.
             let iomap = self.begin(rest, Intent::Zero)?;
             let part = rest.intersect(iomap.range);

@@ -52,7 +52,8 @@ pub struct Iomap {
     pub is_new: bool,
     /// Metadata needed to find the storage after a crash is not yet durable (`IOMAP_F_DIRTY`).
     pub metadata_dirty: bool,
-    /// The range was shared by reflink, and is being copied: where the old data of `range.start` is (`IOMAP_F_SHARED`).
+    /// The range was shared by reflink, and is being copied: where the old data of `range.start` is (`IOMAP_F_SHARED`). Until the
+    /// operation is closed everybody else who means to store there is answered the same, even if the sharing ends meanwhile.
     pub copy_from: Option<Backing>,
 }
 

@@ -157,6 +157,21 @@ fn why_small_entries_stay() {
     rig.check_invariants();
 }
 
+/// What the media grants in pieces only, a 2 MiB entry could never be flushed by.
+#[test]
+fn a_media_that_grants_pieces_keeps_small_entries() {
+    for rig in [scattered(), Rig::new(WHOLE)] {
+        rig.fill(pages(0, 512), 7);
+        rig.media.set_contiguous_limit(Some(511));
+        let vma = small_entries(&rig);
+        assert_eq!(rig.mapping.collapse(page(0)), Err(NotCollapsed::Pieces));
+        assert_eq!((rig.mapping.entries(), rig.fs.allocated_pages()), (512, 512));
+        check_bytes(&rig, &vma);
+        vma.store(14, 200).expect("there is storage");
+        rig.mapping.sync(pages(0, WHOLE)).expect("small entries are flushed one by one");
+    }
+}
+
 #[test]
 fn a_move_that_fails_leaves_everything_as_it_was() {
     let rig = scattered();

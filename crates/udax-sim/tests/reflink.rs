@@ -5,7 +5,7 @@ mod common_b;
 use common_b::{Rig, Shape, explore_then, page, pages};
 use std::sync::Arc;
 use udax_core::{Backing, IoError, IoErrorKind, PAGE_BYTES, PMD_BYTES};
-use udax_sim::{FsCall, MediaCall, Placement, Plan};
+use udax_sim::{AccessError, FsCall, MediaCall, Placement, Plan};
 
 const EIO: IoError = IoError::from_errno(5);
 
@@ -191,6 +191,58 @@ fn pitfall_039_stores_and_loads_against_a_write_to_the_same_shared_page_lose_not
             rig.check(&[&map]);
         }
     });
+}
+
+/// The copy is made, the entry stands for it, and only the page table is missing: the copy must not be taken back.
+#[test]
+fn a_copy_that_an_entry_stands_for_stays_though_it_could_not_be_mapped() {
+    for shape in [Shape::shared(0, 1024).small(), Shape::shared(0, 1024)] {
+        let (rig, other) = pair(2 * PMD_BYTES);
+        rig.file.write_zeros(pages(0, 512)).expect("space");
+        share(&rig, &other);
+        let (map, second) = (rig.map(shape), rig.map(shape));
+        rig.machine.fail_table_allocation(Plan::ONCE);
+        assert_eq!(rig.write(&map, 5, 9), Err(AccessError::OutOfMemory));
+        rig.check(&[&map, &second]);
+        rig.write(&second, 5, 8).expect("the copy is there");
+        let in_files = (byte(&rig, 5 * PAGE_BYTES), byte(&other, 5 * PAGE_BYTES));
+        assert_eq!((rig.read(&map, 5), in_files), (Ok(8), (8, 0)));
+        rig.mapping.sync(pages(0, 1024)).expect("all is well");
+        rig.check(&[&map, &second]);
+    }
+}
+
+#[test]
+fn a_read_whose_storage_is_exchanged_under_it_reads_again() {
+    for shape in [Shape::shared(0, 1024).small(), Shape::shared(0, 1024)] {
+        let (rig, other) = pair(2 * PMD_BYTES);
+        rig.file.write_zeros(pages(0, 512)).expect("space");
+        rig.file.poke(5 * PAGE_BYTES, &vec![7; 8192]);
+        share(&rig, &other);
+        let map = rig.map(shape);
+        let (weak, theirs) = (Arc::downgrade(&rig), Arc::clone(&other));
+        rig.points.once("load", move || {
+            let rig = weak.upgrade().expect("the rig lives");
+            rig.write(&map, 5, 9).expect("a copy");
+            // The old storage is theirs alone now.
+            assert_eq!(theirs.mapping.write(5 * PAGE_BYTES, &vec![3; 8192]), Ok(8192));
+        });
+        let mut bytes = [0; 8192];
+        assert_eq!(rig.mapping.read(5 * PAGE_BYTES, &mut bytes), Ok(8192));
+        assert_eq!(bytes[0], 9);
+        assert!(bytes[1..].iter().all(|byte| *byte == 7), "bytes of another file");
+    }
+}
+
+#[test]
+fn a_write_that_lengthens_meets_storage_that_is_shared_beyond_the_end() {
+    let (rig, other) = pair(4 * PAGE_BYTES);
+    rig.file.write_zeros(pages(0, 8)).expect("space");
+    share(&rig, &other);
+    assert_eq!(rig.mapping.write(5 * PAGE_BYTES, &[9; 100]), Ok(100));
+    assert_eq!(other.mapping.truncate(8 * PAGE_BYTES), Ok(()));
+    assert_eq!((byte(&rig, 5 * PAGE_BYTES), byte(&other, 5 * PAGE_BYTES)), (9, 0));
+    assert_ne!(rig.file.frame_of(page(5)), other.file.frame_of(page(5)));
 }
 
 #[test]

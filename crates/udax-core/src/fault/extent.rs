@@ -3,6 +3,7 @@
 //! When many map one file, all but the first fault on a page find an entry that says all there is to know. Linux asks the file system
 //! again each time; its authors left this for later, if needed.
 
+use super::insert::frame_in;
 use super::{Fault, FaultOutcome, Served};
 use crate::entry::Kind;
 use crate::error::IoError;
@@ -67,11 +68,26 @@ impl<W: World> Mapping<W> {
         Some(Iomap { range: unit, backing, is_new, metadata_dirty, copy_from })
     }
 
-    /// Closes the file system's operation. Its error is ignored: others may already use the translation (pitfall 86).
-    pub(super) fn end_iomap(&self, answer: &Answer, outcome: &FaultOutcome, pages: u64) {
-        if answer.source == Source::Filesystem {
-            let unused = outcome.is_error() || outcome.served == Served::Fallback;
-            let _ = self.filesystem.iomap_end(&answer.iomap, if unused { 0 } else { pages });
+    /// Closes the file system's operation. Its error is ignored: others may already use the translation (pitfall 86). What was allocated, or is
+    /// a copy, is in use from the moment that the entry stands for it, whether a translation could be made or not: it must not go back.
+    pub(super) fn end_iomap(
+        &self,
+        answer: &Answer,
+        locked: &LockedEntry<'_, W>,
+        outcome: &FaultOutcome,
+        unit: PageRange,
+    ) {
+        if answer.source == Source::Entry {
+            return;
         }
+        let iomap = &answer.iomap;
+        let frame = match iomap.backing {
+            Backing::Mapped(first) => Some(frame_in(iomap, first, unit.start)),
+            Backing::Hole | Backing::Unwritten | Backing::Other => None,
+        };
+        let is_held = (iomap.is_new || iomap.copy_from.is_some())
+            && frame.is_some_and(|frame| locked.frame_of(unit.start) == Some(frame));
+        let unused = !is_held && (outcome.is_error() || outcome.served == Served::Fallback);
+        let _ = self.filesystem.iomap_end(iomap, if unused { 0 } else { unit.len() });
     }
 }

@@ -127,7 +127,7 @@ impl<W: World> Mapping<W> {
             self.extent_for(fault, &locked, unit, asked).map_err(|_| NotHuge::FilesystemError)?;
         let served = self.pmd_serve(fault, &mut locked, &mut run, &answer.iomap);
         let outcome = served.unwrap_or_else(|_| FaultOutcome::new(Served::Fallback, Order::Pmd));
-        self.end_iomap(&answer, &outcome, PMD_PAGES);
+        self.end_iomap(&answer, &locked, &outcome, unit);
         served
     }
 

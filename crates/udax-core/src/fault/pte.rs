@@ -7,7 +7,9 @@ use crate::error::{IoError, IoErrorKind};
 use crate::grab::{GrabError, Run};
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
-use crate::seams::{AddressSpace, Backing, Iomap, Media, MediaAccess, Pmd, PrivateCopies, World};
+use crate::seams::{
+    AddressSpace, Backing, Filesystem, Iomap, Media, MediaAccess, Pmd, PrivateCopies, World,
+};
 use crate::trace::{FaultResult, TraceEvent};
 use crate::units::{Frame, FrameRange, Order, PageIndex, PageRange};
 
@@ -54,14 +56,15 @@ impl<W: World> Mapping<W> {
                     self.pte_serve(fault, &mut locked, &mut run, &iomap)
                 }
                 Err(outcome) => {
-                    self.end_iomap(&answer, &outcome, 1);
+                    // Only who was to copy shared storage gets here, and that is what the file system said.
+                    let _ = self.filesystem.iomap_end(&iomap, 0);
                     return outcome;
                 }
             }
         } else {
             FaultOutcome::failed(broken(), Order::Pte)
         };
-        self.end_iomap(&answer, &outcome, 1);
+        self.end_iomap(&answer, &locked, &outcome, unit);
         outcome
     }
 
