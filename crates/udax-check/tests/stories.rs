@@ -44,6 +44,8 @@ fn s6_three_who_delete_behind_one_who_holds() {
     after(&[Start::Hole, Start::SmallClean], &[READ, delete, delete, delete]);
     after(&[Start::Hole, Start::SmallClean], &[READ, READ, delete, delete]);
     after(&[Start::HugeZeros, Start::HugeClean], &[READ_HUGE, READ, delete, delete]);
+    // Of what a sync has just cleaned: zeros are locked before they go, storage is not.
+    after(&[Start::SmallDirty, Start::HugeDirty], &[Op::Sync, delete, delete, delete]);
 }
 
 #[test]

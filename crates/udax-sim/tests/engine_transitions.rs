@@ -278,11 +278,12 @@ fn table_1_5_invalidate_if_clean() {
 /// storage all the same, the storage stays in sight.
 #[test]
 fn table_1_5_impossible_cells_show_storage_rather_than_zeros() {
-    for state in ["pM", "hM"] {
+    // The entry alone is enough for a fault that asks for nothing ahead.
+    for (state, ahead) in [("pM", 0), ("hM", 0), ("pM", 1), ("hM", 1)] {
         let rig = Rig::new(1024);
         set_up(&rig, state);
         rig.file.make_unwritten(pages(0, 512)).expect("there is space");
-        let vma = rig.small(pages(0, 1024));
+        let vma = rig.map(Spec { ahead, ..Spec::shared(pages(0, 1024)).small() });
         let outcome = vma.fault(PAGE, Access::Read);
         assert_eq!(outcome.served, Served::Installed);
         let target = vma.sim.translation(page(PAGE)).map(|one| one.target);

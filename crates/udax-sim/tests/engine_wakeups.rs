@@ -10,43 +10,51 @@ use std::sync::mpsc::channel;
 use udax_core::{Access, Intent, IoError, Served};
 use udax_sim::{FsCall, Plan, Run, explore};
 
-/// Starts a fault on page `index` that holds its entry until `count` threads sleep for the entry at `start`.
-fn holder(rig: &Arc<Rig>, vma: &Arc<Mapped>, index: u64, start: u64, count: usize) -> Watched {
-    let (waiting, held) = (Arc::clone(rig), channel());
-    rig.hooks.before(
-        |call| matches!(call, Call::Begin(_, Intent::Read)),
-        move || {
-            let _ = held.0.send(());
-            await_sleepers(&waiting, start, count);
-        },
-    );
-    let vma = Arc::clone(vma);
-    // One fault, and no access behind it that might fault again.
-    let thread = watch("holder", move || {
-        assert_eq!(vma.fault(index, Access::Read).served, Served::Installed);
-    });
-    held.1.recv().expect("the holder gets its entry");
-    thread
-}
-
-/// A fault that holds the entries of a run, and fails once `count` threads sleep for the one of page 5. In Linux a page took the
-/// place of the entry that others slept for (S1, S2); here the holder takes the entry away.
-fn failing_run(rig: &Arc<Rig>, count: usize) -> Watched {
-    let vma = rig.map(Spec { ahead: 9, ..Spec::shared(pages(0, 1024)).small() });
-    rig.file.fail(FsCall::BeginRead, Plan::ONCE, IoError::from_errno(5));
+/// Starts `fault`, which holds its entries, once it has asked the file system, until `count` threads sleep for the entry at `start`.
+fn holding(
+    rig: &Arc<Rig>,
+    start: u64,
+    count: usize,
+    fault: impl FnOnce() + Send + 'static,
+) -> Watched {
     let (waiting, held) = (Arc::clone(rig), channel());
     rig.hooks.before(
         |call| matches!(call, Call::Begin(..)),
         move || {
             let _ = held.0.send(());
-            await_sleepers(&waiting, 5, count);
+            await_sleepers(&waiting, start, count);
         },
     );
-    let thread = watch("holder", move || {
-        assert_eq!(vma.fault(0, Access::Read).served, Served::BusError);
-    });
-    held.1.recv().expect("the holder has its entries");
+    let thread = watch("holder", fault);
+    held.1.recv().expect("the holder gets its entries");
     thread
+}
+
+/// A load of page `index`: one fault, and no access behind it that might fault again.
+fn holder(rig: &Arc<Rig>, vma: &Arc<Mapped>, index: u64, start: u64, count: usize) -> Watched {
+    let vma = Arc::clone(vma);
+    holding(rig, start, count, move || {
+        assert_eq!(vma.fault(index, Access::Read).served, Served::Installed);
+    })
+}
+
+/// A fault that fails with the entries of a run. In Linux a page took the place of the entry that others slept for (S1, S2); here the
+/// holder takes the entry away.
+fn failing_run(rig: &Arc<Rig>, count: usize) -> Watched {
+    let vma = rig.map(Spec { ahead: 9, ..Spec::shared(pages(0, 1024)).small() });
+    rig.file.fail(FsCall::BeginRead, Plan::ONCE, IoError::from_errno(5));
+    holding(rig, 5, count, move || {
+        assert_eq!(vma.fault(0, Access::Read).served, Served::BusError);
+    })
+}
+
+/// A store to clean storage that is refused: the entry stays, and clean.
+fn failing_store(rig: &Arc<Rig>, vma: &Arc<Mapped>, count: usize) -> Watched {
+    let vma = Arc::clone(vma);
+    rig.file.fail(FsCall::BeginWrite, Plan::ONCE, IoError::from_errno(5));
+    holding(rig, 5, count, move || {
+        assert_eq!(vma.fault(5, Access::Write).served, Served::BusError);
+    })
 }
 
 fn invalidating(name: &'static str, rig: &Rig) -> Watched {
@@ -238,8 +246,11 @@ fn s5_under_every_schedule() {
 #[test]
 fn pitfall_008_s6_three_deleters_of_one_entry_all_come_back() {
     let rig = Rig::new(1024);
+    // Of storage: that of zeros is locked before it goes.
+    rig.fill(pages(5, 1), 7);
     let vma = rig.small(pages(0, 1024));
-    let first = holder(&rig, &vma, 5, 5, 3);
+    assert_eq!(vma.load(5), Ok(7));
+    let first = failing_store(&rig, &vma, 3);
     let [a, b, c] = [("A", 1), ("B", 2), ("C", 3)].map(|(name, place)| {
         let thread = invalidating(name, &rig);
         // The last of them lets the fault go on.

@@ -43,6 +43,7 @@ fn pitfall_034_an_entry_that_is_dropped_takes_its_translations_along() {
         // And clean storage: what is stored after it was dropped is flushed by the next sync.
         rig.mapping.sync(pages(0, 1024)).expect("nothing fails");
         assert_eq!(rig.mapping.invalidate(pages(0, 1024)), 0);
+        assert_eq!((rig.state(5), vma.translation(5)), ("none".into(), None));
         other.store(5, 2).expect("there is storage");
         assert!(rig.entry(5).is_some_and(|report| report.dirty));
         rig.check_invariants();
