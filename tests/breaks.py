@@ -30,7 +30,8 @@ import time
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-KEYS = {"name", "rule", "file", "from", "to", "edits", "test", "tests", "seconds", "env"}
+KEYS = {"name", "rule", "file", "from", "to", "edits", "test", "tests", "seconds", "env", "hang"}
+AGAIN_KEYS = {"prefix", "breaks", "test", "env", "hang"}
 
 
 class Break:
@@ -45,9 +46,11 @@ class Break:
         self.rule = table["rule"]
         self.edits = table.get("edits") or [{k: table[k] for k in ("file", "from", "to")}]
         self.tests = table.get("tests") or [table["test"]]
-        # Tells itself quickly: neither a command that builds much, nor a test that hangs until its time is over.
-        self.quick = not any(" " in test for test in self.tests) and "seconds" not in table
-        # How long a test may take. A test that hangs has noticed.
+        # Whether a test that hangs has noticed, or should have told.
+        self.hang_tells = table.get("hang", "tells") == "tells"
+        # Tells itself quickly: neither a command that builds much, nor a test that takes its time.
+        self.quick = not any(" " in test for test in self.tests) and "seconds" not in table and self.hang_tells
+        # How long a test may take.
         self.seconds = table.get("seconds", 60)
         self.env = table.get("env", {})
 
@@ -57,14 +60,26 @@ class Break:
 
 
 def load():
-    breaks = []
+    tables, again = {}, []
     for path in sorted((ROOT / "tests/breaks").glob("*.toml")):
         with path.open("rb") as file:
-            breaks += [Break(path.stem, table) for table in tomllib.load(file)["break"]]
-    names = [b.name for b in breaks]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        sys.exit(f"named twice: {sorted(twice)}")
+            read = tomllib.load(file)
+        twice = [table["name"] for table in read.get("break", []) if table["name"] in tables]
+        if twice:
+            sys.exit(f"{path.stem}: named twice: {twice}")
+        tables |= {table["name"]: (path.stem, table) for table in read.get("break", [])}
+        again += [(path.stem, table) for table in read.get("again", [])]
+    breaks = [Break(group, table) for group, table in tables.values()]
+    # Breaks that another test must find as well.
+    for group, other in again:
+        if set(other) != AGAIN_KEYS:
+            sys.exit(f"{group}: [[again]] has the keys {sorted(AGAIN_KEYS)}")
+        for name in other["breaks"]:
+            if name not in tables:
+                sys.exit(f"{group}: there is no break {name}")
+            table = {key: value for key, value in tables[name][1].items() if key in {"rule", "file", "from", "to", "edits"}}
+            shared = {key: other[key] for key in ("test", "env", "hang")}
+            breaks.append(Break(group, {**table, **shared, "name": f"{other['prefix']}_{name}"}))
     return breaks
 
 
@@ -211,6 +226,8 @@ def try_break(copy, one, needed):
             # On a busy machine a slow test is not taken for one that hangs.
             limit = max(one.seconds, 10 * needed.get(test, 0))
             code, output = copy.run(test, limit, one.env)
+            if code is None and not one.hang_tells:
+                return False, f"{test} hangs and tells nothing"
             if code == 0:
                 return False, f"NOT NOTICED by {test}"
             if code is not None and code >= 0 and not ran_one(test, output) and "panicked" not in output:
