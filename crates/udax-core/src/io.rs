@@ -130,8 +130,8 @@ impl<W: World> Mapping<W> {
         check_range(position, from.len() as u64)?;
         let size = self.filesystem.size_bytes();
         if position > size {
-            // What lies between the old end and the write must read as zeros.
-            self.zero_range(size, size.next_multiple_of(PAGE_BYTES).min(position) - size)?;
+            // What lies between the old end and the write must read as zeros, whatever is there.
+            self.zero_range(size, position - size)?;
         }
         self.filesystem.note_store();
         let (done, failure) = self.write_extents(position, from);

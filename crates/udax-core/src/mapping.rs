@@ -109,7 +109,8 @@ impl<W: World> Mapping<W> {
         self.inode
     }
 
-    /// Adds a VMA: from now on its translations are unmapped and write-protected with the others.
+    /// Adds a VMA: from now on its translations are unmapped and write-protected with the others. It must not have any before: a fork
+    /// attaches the child's before it copies the parent's translations, or zeros could be copied that are being taken away.
     pub fn attach(&self, vma: Arc<Vma<W>>) {
         self.vmas.lock().push(vma);
     }

@@ -142,7 +142,7 @@ impl<W: World> Mapping<W> {
     ///
     /// # Errors
     /// `OutOfRange` past the longest file; else as the file system and the media say. The length is as before then, or the storage beyond it is not yet free; of what lay beyond
-    /// the new end, the rest of the new last page may be zeros already.
+    /// the new end, the rest of the new last page may be zeros already. What is left beyond the end is zeros when the file grows again.
     #[doc(alias = "setattr_size")]
     pub fn truncate(&self, bytes: u64) -> Result<(), IoError> {
         check_range(0, bytes)?;
@@ -150,9 +150,10 @@ impl<W: World> Mapping<W> {
         let cut = PageRange::from(PageIndex(bytes.div_ceil(PAGE_BYTES)));
         let _no_faults = self.break_layouts(cut);
         self.writeback_edges(cut)?;
-        // Whichever end comes first: what lies behind it in its page must be zeros before it can be seen.
-        let end = bytes.min(old);
-        self.zero_bytes(end, end.next_multiple_of(PAGE_BYTES) - end)?;
+        // What lies behind the end that comes first must be zeros before it can be seen: in its page what was stored past the end, and in a
+        // file that grows what a truncation that failed half-way has left.
+        let (first, last) = (bytes.min(old), bytes.next_multiple_of(PAGE_BYTES));
+        self.zero_bytes(first, last - first)?;
         self.filesystem.set_size(bytes)?;
         // Before the end, an entry that reaches over it goes as well, but private copies stay.
         self.unmap(PageRange::between(self.reach(cut).start, cut.start), PrivateCopies::Keep);

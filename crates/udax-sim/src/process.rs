@@ -299,6 +299,12 @@ impl Process {
     /// and its other small pages. A store to a copy is the machine's to serve from then on, in both processes.
     #[must_use]
     pub fn fork(&self) -> Fork {
+        self.fork_with(|_, _| {})
+    }
+
+    /// The same; `adopt` is called with the child and its VMAs, each beside the one it is a copy of, before anything is translated in them.
+    /// There the child's VMAs are attached to their mappings: attached later, what is copied could miss being unmapped.
+    pub fn fork_with(&self, adopt: impl FnOnce(&Arc<Self>, &[(Arc<SimVma>, Arc<SimVma>)])) -> Fork {
         let _exclusive = self.mm.lock.exclusive();
         let child = self.mm.machine.process();
         child.next_address.store(self.next_address.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -316,8 +322,9 @@ impl Process {
             let region = Region { vma: Arc::downgrade(new), ..region.clone() };
             child.mm.regions().insert(*start, region);
         }
-        self.copy_private_vmas(&child);
         *child.vmas() = vmas.iter().map(|(_, new)| Arc::clone(new)).collect();
+        adopt(&child, &vmas);
+        self.copy_private_vmas(&child);
         Fork { child, vmas }
     }
 
@@ -333,7 +340,9 @@ impl Process {
         let mut small: Vec<(u64, Entry)> = tables
             .iter()
             .filter(|(page, order, _)| {
-                *order == Order::Pte && vma_of(*page).is_some_and(|vma| holders.contains(&vma))
+                *order == Order::Pte
+                    && vma_of(*page).is_some_and(|vma| holders.contains(&vma))
+                    && child.mm.region(*page).is_some()
             })
             .map(|(page, _, entry)| (page, entry.clone()))
             .collect();

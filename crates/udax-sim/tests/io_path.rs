@@ -234,6 +234,32 @@ fn io_8_1_a_write_past_the_end_lengthens_the_file_over_zeros() {
     rig.check(&[&map]);
 }
 
+/// A truncation set the length, and failed to free what lay behind it.
+#[test]
+fn section_7_6_what_a_truncation_left_behind_is_zeros_when_the_file_grows() {
+    for grows_by_write in [false, true] {
+        let rig = rig();
+        let map = rig.map(small());
+        (0..8).for_each(|index| rig.write(&map, index, 9).expect("space"));
+        rig.file.fail(FsCall::Free, Plan::ONCE, ENOSPC);
+        assert_eq!(rig.mapping.truncate(PAGE_BYTES), Err(ENOSPC));
+        assert_eq!(rig.file.size_bytes(), PAGE_BYTES, "the length is the new one");
+        if grows_by_write {
+            assert_eq!(rig.mapping.write(7 * PAGE_BYTES + 10, &[7]), Ok(1));
+        } else {
+            rig.mapping.truncate(7 * PAGE_BYTES + 11).expect("longer");
+        }
+        for index in 1..7 {
+            assert_eq!(rig.read(&map, index), Ok(0), "page {index}");
+        }
+        assert_eq!((rig.read(&map, 0), rig.read(&map, 7)), (Ok(9), Ok(0)));
+        rig.mapping.sync(pages(0, 1024)).expect("all is well");
+        let left = rig.file.contents_after_crash(Evicted::Nothing);
+        assert!(left[4096..7 * 4096 + 10].iter().all(|byte| *byte == 0), "a crash brings it back");
+        rig.check(&[&map]);
+    }
+}
+
 /// 8.1.
 #[test]
 fn pitfall_068_a_lengthening_write_that_fails_leaves_no_storage_beyond_the_end() {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 use udax_core::{
-    EntryReport, FrameRange, Kind, Mapping, Order, PageIndex, PageRange, Sharing, World,
+    EntryReport, Filesystem as _, FrameRange, Kind, Mapping, Order, PAGE_BYTES, PageIndex,
+    PageRange, Sharing, World,
 };
 use udax_sim::{SimFile, SimMedia, SimVma, Target, Translation};
 
@@ -92,8 +93,10 @@ impl<W: World> Look<'_, W> {
                 Kind::Empty | Kind::Zero | Kind::Mapped(_) => {}
             }
         }
+        // Behind the end a failed truncation may have left what is zeroed before anybody sees it.
+        let end = self.file.size_bytes().div_ceil(PAGE_BYTES);
         for extent in self.file.extents() {
-            for index in extent.range.start.0..extent.range.end.0 {
+            for index in extent.range.start.0..extent.range.end.0.min(end) {
                 let Some(start) = self.file.frame_of(PageIndex(index)) else { continue };
                 let page = PageRange::new(PageIndex(index), 1);
                 let covered = !self.mapping.entries_in(page).is_empty();

@@ -93,7 +93,7 @@ impl Worker {
         let _inode = scene.files[file].inode.exclusive();
         let size = scene.model().size(file);
         let mut buffer = vec![FILLING; bytes(to - from)];
-        let gap = (size.min(from), size.next_multiple_of(PAGE_BYTES).min(from));
+        let gap = (size.min(from), from);
         let zeros = scene.model().begin_writes(file, gap, |_| 0);
         let mut values = Vec::new();
         for cell in scene.cells().iter().filter(|cell| cell.lies_in(from, to)) {
@@ -165,7 +165,7 @@ impl Worker {
     pub fn truncate_locked(&mut self, file: usize, to: u64) -> bool {
         let scene = Arc::clone(&self.scene);
         let old = scene.model().size(file);
-        let behind = if to < old { u64::MAX - 1 } else { old.next_multiple_of(PAGE_BYTES) };
+        let behind = if to < old { u64::MAX - 1 } else { to.next_multiple_of(PAGE_BYTES) };
         let zeros = scene.model().begin_writes(file, (to.min(old), behind), |_| 0);
         let drops = scene.model().begin_truncation(file, PageIndex(to.div_ceil(PAGE_BYTES)));
         let begin = scene.model().tick();

@@ -3,8 +3,8 @@
 //!
 //! What must be survived: every schedule of the threads; stale TLBs until they are shot down; failing allocations of tables, copies and index nodes;
 //! failing calls of the file system and the media; no space; poison; pins; a held journal; a frozen file system; a power cut at any turn, with any
-//! of the unflushed cache lines lost. What need not: a second failure of the very calls that mend a first one's traces (a failed truncation may leave old
-//! storage behind its end), and callers that break their duties (the inode lock).
+//! of the unflushed cache lines lost. What need not: a second failure of the very calls that mend a first one's traces, and callers that
+//! break their duties (the inode lock).
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "a part of one test")]
 

@@ -60,6 +60,15 @@ impl Area {
     }
 }
 
+/// A VMA that the engine serves.
+pub struct ServedVma {
+    file: usize,
+    sim: Arc<SimVma>,
+    vma: Arc<Vma<SimWorld>>,
+    mapping: Arc<Mapping<SimWorld>>,
+    interrupt: Arc<Interrupt<SimPlatform>>,
+}
+
 /// Everything.
 pub struct Scene {
     pub config: Config,
@@ -129,7 +138,7 @@ impl Scene {
         *lock(&file.mapping) = mapping_of(&self.dax, &file.sim, file.number);
     }
 
-    /// Lets the engine serve the faults of a VMA.
+    /// Lets the engine serve the faults of a VMA, and others use it, as area `number` of the model.
     pub fn serve(
         &self,
         (sim, process): (&Arc<SimVma>, &Arc<Process>),
@@ -137,6 +146,27 @@ impl Scene {
         durability: Durability,
         huge_pages: HugePages,
     ) -> Arc<Area> {
+        let served = self.attach(sim, file, durability, huge_pages);
+        self.publish(served, process, number)
+    }
+
+    /// Lets others use a VMA that is served.
+    pub fn publish(&self, served: ServedVma, process: &Arc<Process>, number: usize) -> Arc<Area> {
+        let ServedVma { file, sim, vma, mapping, interrupt } = served;
+        let process = Arc::clone(process);
+        let area = Arc::new(Area { number, file, process, sim, vma, mapping, interrupt });
+        lock(&self.areas).push(Arc::clone(&area));
+        area
+    }
+
+    /// Lets the engine serve the faults of a VMA.
+    pub fn attach(
+        &self,
+        sim: &Arc<SimVma>,
+        file: usize,
+        durability: Durability,
+        huge_pages: HugePages,
+    ) -> ServedVma {
         let (layout, mapping) = (sim.layout(), self.files[file].mapping());
         let vma = Arc::new(Vma {
             pages: layout.pages,
@@ -174,10 +204,7 @@ impl Scene {
                 }
             }
         });
-        let (process, sim) = (Arc::clone(process), Arc::clone(sim));
-        let area = Arc::new(Area { number, file, process, sim, vma, mapping, interrupt });
-        lock(&self.areas).push(Arc::clone(&area));
-        area
+        ServedVma { file, sim: Arc::clone(sim), vma, mapping, interrupt }
     }
 
     /// munmap. The caller has taken the area off the list, so nobody else does it, and holds the inode lock, shared at least.

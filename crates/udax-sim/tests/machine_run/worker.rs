@@ -3,7 +3,7 @@
 use super::config::Op;
 use super::model::{CUTS, Cell, MAY_LOAD, MAY_STORE, NO_RIGHTS};
 use super::report::Counts;
-use super::scene::{Area, File, Scene, lock};
+use super::scene::{Area, File, Scene, ServedVma, lock};
 use super::trouble::Reason;
 use std::sync::Arc;
 use udax_core::{
@@ -311,25 +311,35 @@ impl Worker {
         // The child's VMAs are attached before anybody truncates, or evicts.
         let _inodes: Vec<_> = scene.files.iter().map(|file| file.inode.shared()).collect();
         let from = scene.model().tick();
-        let fork = parent.fork();
-        for (old, new) in &fork.vmas {
-            self.adopt(&fork.child, (old, new), from);
+        let mut adopted = Vec::new();
+        let fork = parent.fork_with(|child, vmas| {
+            adopted.extend(vmas.iter().filter_map(|(old, new)| self.adopt(child, old, new)));
+        });
+        // Nobody runs in the child before it has its copies.
+        for (parent, served) in adopted {
+            let number = scene.model().fork_area(parent, from);
+            scene.publish(served, &fork.child, number);
         }
         lock(&scene.processes).push(fork.child);
         self.done("done");
     }
 
-    fn adopt(&self, child: &Arc<Process>, (old, new): (&Arc<SimVma>, &Arc<SimVma>), from: u64) {
+    /// The number of the area that `old` is, and what serves `new` in the child.
+    fn adopt(
+        &self,
+        child: &Arc<Process>,
+        old: &Arc<SimVma>,
+        new: &Arc<SimVma>,
+    ) -> Option<(usize, ServedVma)> {
         let find = |area: &&Arc<Area>| Arc::ptr_eq(&area.sim, old);
         let Some(area) = lock(&self.scene.areas).iter().find(find).cloned() else {
             // It is being made, or unmapped, in the parent: the child can do without.
             let layout = new.layout();
             child.unmap(layout.address_page, layout.pages.len());
-            return;
+            return None;
         };
-        let number = self.scene.model().fork_area(area.number, from);
         let (durability, huge) = (area.vma.durability, area.vma.huge_pages);
-        self.scene.serve((new, child), (area.file, number), durability, huge);
+        Some((area.number, self.scene.attach(new, area.file, durability, huge)))
     }
 
     fn exit(&mut self) {

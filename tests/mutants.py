@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""The mutation score of the engine: what cargo-mutants changes in udax-core, and no test of udax-core and udax-sim notices.
+
+    tests/mutants.py                    all of it; hours
+    tests/mutants.py --shard 0/10       options of `cargo mutants`
+    tests/mutants.py --iterate          only what was not caught in the run before, with its results added
+
+The engine is built a thousand times, so the tests of udax-sim are put into one program first, in a copy (target/mutants/copy): as one program each they
+take five times as long to build. Nextest runs them, and stops at the first that fails. `cargo install cargo-mutants cargo-nextest` makes both commands.
+Results are in target/mutants/mutants.out; at the end there is the score, and what was missed.
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PLACE = ROOT / "target/mutants"
+# What several of the programs share.
+SHARED = ["common", "common_b", "machine_run"]
+
+
+def copy_repository(to):
+    """The files of the repository as they are now; the build in `to` stays."""
+    listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
+                            capture_output=True).stdout.decode().split("\0")
+    shutil.rmtree(to, ignore_errors=True)
+    for name in listed:
+        if name and (ROOT / name).is_file():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+
+
+def merge_tests(tests):
+    """Makes one program, `all`, of those in `tests`."""
+    names = sorted(path.stem for path in tests.glob("*.rs"))
+    (tests / "all").mkdir()
+    for name in SHARED:
+        (tests / name).rename(tests / "all" / name)
+    for name in names:
+        text = (tests / f"{name}.rs").read_text()
+        for shared in SHARED:
+            text = text.replace(f"\nmod {shared};\n", "\n")
+            text = re.sub(rf"(?<![\w:]){shared}::", f"crate::{shared}::", text)
+        (tests / "all" / f"{name}.rs").write_text(text)
+        (tests / f"{name}.rs").unlink()
+    modules = "".join(f"mod {name};\n" for name in SHARED + names)
+    (tests / "all/main.rs").write_text(f"#![allow(missing_docs, dead_code, unused_imports, reason = \"put together\")]\n{modules}")
+
+
+def score(outcomes):
+    """Prints what came out, and what was missed."""
+    kinds = {}
+    for outcome in outcomes:
+        if outcome["scenario"] != "Baseline":
+            kinds.setdefault(outcome["summary"], []).append(outcome["scenario"]["Mutant"]["name"])
+    for name in sorted(kinds.get("MissedMutant", [])):
+        print(f"missed  {name}")
+    caught, hangs, missed = (len(kinds.get(kind, [])) for kind in ("CaughtMutant", "Timeout", "MissedMutant"))
+    viable = caught + hangs + missed
+    print(f"{viable + len(kinds.get('Unviable', []))} mutants, {viable} of them compile: {caught} caught, {hangs} hang, {missed} missed: "
+          f"{100 * (caught + hangs) / max(viable, 1):.1f}% noticed")
+
+
+def main():
+    if any(option in ("-h", "--help") for option in sys.argv[1:]):
+        print(__doc__)
+        return
+    copy_repository(PLACE / "copy")
+    merge_tests(PLACE / "copy/crates/udax-sim/tests")
+    # A few seeds of the torture are enough here.
+    environment = {**os.environ, "NEXTEST_PROFILE": "mutants", "UDAX_TORTURE_SEEDS": "10"}
+    subprocess.run(["cargo", "mutants", "-d", "copy", "-p", "udax-core", "--test-package", "udax-core", "--test-package", "udax-sim",
+                    "--baseline", "skip", "--timeout", "300", "--no-shuffle", "--output", ".", *sys.argv[1:]], cwd=PLACE, env=environment, check=False)
+    score(json.loads((PLACE / "mutants.out/outcomes.json").read_text())["outcomes"])
+
+
+if __name__ == "__main__":
+    main()
