@@ -5,9 +5,9 @@
     tests/mutants.py --shard 0/10       options of `cargo mutants`
     tests/mutants.py --iterate          only what was not caught in the run before, with its results added
 
-The engine is built a thousand times, so the tests of udax-sim are put into one program first, in a copy (target/mutants/copy): as one program each they
+The engine is built a thousand times, so the tests of udax-sim are put into one program first, in a copy (target/mutation/copy): as one program each they
 take five times as long to build. Nextest runs them, and stops at the first that fails. `cargo install cargo-mutants cargo-nextest` makes both commands.
-Results are in target/mutants/mutants.out; at the end there is the score, and what was missed.
+Results are in target/mutation/mutants.out; at the end there is the score, and what was missed.
 """
 import json
 import os
@@ -18,7 +18,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-PLACE = ROOT / "target/mutants"
+PLACE = ROOT / "target/mutation"
 # What several of the programs share.
 SHARED = ["common", "common_b", "machine_run"]
 

@@ -1,34 +1,26 @@
 //! How far the tests explore, and what that came to.
 
-use crate::explore::{Bound, Explored, explore};
+use crate::explore::{Bound, Explored, Reach, explore};
 use crate::ops::{Op, Start};
 use crate::rig::Layout;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The bound for what is cut off without one.
-const FALLBACK_PREEMPTIONS: usize = 6;
+/// Preemptions with which every model of two threads is explored to its end, of more threads too where all was asked for.
+const LEAST: usize = 3;
 
 /// Whether every bound is to be lifted.
 fn all() -> bool {
     std::env::var("UDAX_CHECK").is_ok_and(|value| value == "all")
 }
 
-/// What is explored with so many threads.
-fn bound(threads: usize) -> Bound {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let preemptions = match (all(), threads) {
-        (true, ..=2) => None,
-        (true, _) => Some(3),
-        (false, ..=2) => Some(3),
-        (false, _) => Some(2),
-    };
-    let seconds = number("UDAX_CHECK_SECONDS").unwrap_or(60);
-    Bound {
-        preemptions: number("UDAX_CHECK_PREEMPTIONS")
-            .and_then(|n| usize::try_from(n).ok())
-            .or(preemptions),
-        time: Duration::from_secs(seconds),
-    }
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// How long one step of a search may take.
+fn time() -> Duration {
+    Duration::from_secs(number("UDAX_CHECK_SECONDS").unwrap_or(60))
 }
 
 /// Says which model it was when a test fails.
@@ -49,46 +41,71 @@ impl Drop for Name {
 pub fn check(start: Start, ops: &[Op], layout: Layout) -> Explored {
     let name = Name(format!("{start:?} {ops:?}"));
     if std::env::var("UDAX_CHECK_ONLY").is_ok_and(|only| !name.0.contains(&only)) {
-        return Explored { executions: 0, time: Duration::ZERO, complete: true };
+        return Explored::NONE;
     }
-    let wanted = bound(ops.len());
-    let mut explored = explore(start, ops, layout, wanted);
-    if all() {
-        println!("{}: {explored}", name.0);
+    if !all() {
+        let preemptions = if ops.len() > 2 { LEAST - 1 } else { LEAST };
+        return explore(
+            start,
+            ops,
+            layout,
+            Bound { preemptions: Some(preemptions), time: Duration::MAX },
+        );
     }
-    if !explored.complete && wanted.preemptions.is_none() {
-        // Not every schedule in that time; then all of those that switch threads so often.
-        let bound = Bound { preemptions: Some(FALLBACK_PREEMPTIONS), time: Duration::MAX };
-        let bounded = explore(start, ops, layout, bound);
-        println!("{}: with {FALLBACK_PREEMPTIONS} preemptions {bounded}", name.0);
-        explored.executions += bounded.executions;
-        explored.time += bounded.time;
-    }
+    let explored = deepen(start, ops, layout);
+    println!("{}: {explored}", name.0);
     explored
+}
+
+/// Every schedule, if that can be had in the time that a step may take. Else those with so many preemptions, and then with one more, as long as that
+/// takes no longer.
+fn deepen(start: Start, ops: &[Op], layout: Layout) -> Explored {
+    let mut sum = Explored::NONE;
+    let mut step = |preemptions, time| {
+        let explored = explore(start, ops, layout, Bound { preemptions, time });
+        sum.executions += explored.executions;
+        sum.time += explored.time;
+        if let Some(reach) = explored.reach {
+            sum.reach = Some(reach);
+        }
+        explored.reach.is_some()
+    };
+    if step(None, time()) {
+        return sum;
+    }
+    let mut preemptions = LEAST;
+    let mut limit = Duration::MAX;
+    while step(Some(preemptions), limit) {
+        (preemptions, limit) = (preemptions + 1, time());
+    }
+    sum
 }
 
 /// Sums over models, for the table of docs/testing.md. Printed when dropped, if all was asked for.
 pub struct Totals {
     name: String,
-    models: usize,
     executions: usize,
     time: Duration,
-    cut_off: usize,
+    /// How many models each bound was reached by.
+    reached: BTreeMap<Option<Reach>, usize>,
 }
 
 impl Totals {
     /// Nothing yet, under a name.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), models: 0, executions: 0, time: Duration::ZERO, cut_off: 0 }
+        let (executions, time, reached) = (0, Duration::ZERO, BTreeMap::new());
+        Self { name: name.to_owned(), executions, time, reached }
     }
 
     /// Adds a model's.
     pub fn add(&mut self, explored: Explored) {
-        self.models += 1;
+        if explored.executions == 0 {
+            return;
+        }
         self.executions += explored.executions;
         self.time += explored.time;
-        self.cut_off += usize::from(!explored.complete);
+        *self.reached.entry(explored.reach).or_default() += 1;
     }
 }
 
@@ -97,10 +114,16 @@ impl Drop for Totals {
         if !all() {
             return;
         }
-        let Self { name, models, executions, time, cut_off } = self;
-        println!(
-            "TOTAL {name}: {models} models, {executions} executions, {:.1} s, {cut_off} cut off",
-            time.as_secs_f64()
-        );
+        let Self { name, executions, time, reached } = self;
+        let seconds = time.as_secs_f64();
+        let models: usize = reached.values().sum();
+        print!("TOTAL {name}: {models} models, {executions} executions, {seconds:.1} s");
+        for (reach, models) in reached {
+            match reach {
+                Some(reach) => print!("; {models}: {reach}"),
+                None => print!("; {models}: cut off"),
+            }
+        }
+        println!();
     }
 }

@@ -23,6 +23,24 @@ pub struct Bound {
     pub time: Duration,
 }
 
+/// What was explored to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// All schedules that preempt threads so often at most.
+    Preemptions(usize),
+    /// All schedules.
+    All,
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preemptions(count) => write!(f, "up to {count} preemptions"),
+            Self::All => f.write_str("every schedule"),
+        }
+    }
+}
+
 /// What was explored.
 #[derive(Clone, Copy, Debug)]
 pub struct Explored {
@@ -30,15 +48,23 @@ pub struct Explored {
     pub executions: usize,
     /// How long that took.
     pub time: Duration,
-    /// Whether none is left, within the bound on preemptions.
-    pub complete: bool,
+    /// `None` if time ended first.
+    pub reach: Option<Reach>,
+}
+
+impl Explored {
+    /// Nothing.
+    pub const NONE: Self = Self { executions: 0, time: Duration::ZERO, reach: None };
 }
 
 impl fmt::Display for Explored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executions, time, complete } = self;
-        let end = if *complete { "" } else { ", cut off" };
-        write!(f, "{executions} executions in {:.2} s{end}", time.as_secs_f64())
+        let Self { executions, time, reach } = self;
+        write!(f, "{executions} executions in {:.2} s, ", time.as_secs_f64())?;
+        match reach {
+            Some(reach) => reach.fmt(f),
+            None => f.write_str("cut off"),
+        }
     }
 }
 
@@ -61,7 +87,9 @@ pub fn explore(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explor
         run::<LoomPlatform>(start, &ops, layout);
     });
     let time = begun.elapsed();
-    Explored { executions: executions.load(Ordering::Relaxed), time, complete: time < bound.time }
+    let reach = bound.preemptions.map_or(Reach::All, Reach::Preemptions);
+    let executions = executions.load(Ordering::Relaxed);
+    Explored { executions, time, reach: (time < bound.time).then_some(reach) }
 }
 
 /// One execution: a thread for each of `ops`.

@@ -20,7 +20,7 @@ mod explore;
 pub use bounds::{Totals, check};
 pub use cpu::Shown;
 pub use disk::{Disk, File, Storage, TRACKED};
-pub use explore::{Bound, Explored, explore, run};
+pub use explore::{Bound, Explored, Reach, explore, run};
 pub use ops::{Op, Start};
 pub use platform::{Checker, LoomPlatform, ShuttlePlatform};
 pub use rig::{Layout, Model, Rig, Which};

@@ -1,6 +1,6 @@
 //! The lost wake-ups of SEMANTICS 2.4, S1 to S11, each with as many threads as it takes; and other meetings of three and four.
 
-use udax_check::{Layout, Op, Start, Which, check};
+use udax_check::{Layout, Op, Start, Totals, Which, check};
 
 const READ: Op = Op::Load(Which::Small, 0);
 const READ_HUGE: Op = Op::Load(Which::Huge, 0);
@@ -8,8 +8,9 @@ const STORE: Op = Op::Store(Which::Small, 0);
 
 /// Explores `ops` after each of `starts`.
 fn after(starts: &[Start], ops: &[Op]) {
+    let mut totals = Totals::new(&format!("{ops:?}"));
     for &start in starts {
-        check(start, ops, Layout::default());
+        totals.add(check(start, ops, Layout::default()));
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod prng;
 mod sched;
+mod together;
 
 mod platform;
 

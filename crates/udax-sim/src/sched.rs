@@ -5,6 +5,7 @@
 //! with a report of who waits where. The threads of a failed run are left asleep for ever: a test that failed ends its process.
 
 use crate::prng::Prng;
+use crate::together::Cpu;
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
@@ -290,7 +291,7 @@ impl Run {
         if self.threads.is_empty() {
             return Ok(());
         }
-        let shared = Arc::new(self.shared());
+        let (shared, cpu) = (Arc::new(self.shared()), Cpu::here());
         let handles: Vec<_> = self
             .threads
             .into_iter()
@@ -299,7 +300,10 @@ impl Run {
                 let member = Member { shared: Arc::clone(&shared), number };
                 std::thread::Builder::new()
                     .name(name)
-                    .spawn(move || live(member, body))
+                    .spawn(move || {
+                        cpu.stay();
+                        live(member, body);
+                    })
                     .expect("the host has threads")
             })
             .collect();
