@@ -27,12 +27,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Steps in a sequence. Miri is a thousand times slower.
+const LONGEST: usize = if cfg!(miri) { 20 } else { 400 };
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 128 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn long_sequences_agree_with_the_model(
-        steps in prop::collection::vec(step(), 0..400),
+        steps in prop::collection::vec(step(), 0..LONGEST),
         probes in prop::collection::vec(page(), 8),
     ) {
         let mut pair = Pair::default();
@@ -44,7 +47,7 @@ proptest! {
 
     #[test]
     fn a_step_without_memory_changes_nothing(
-        steps in prop::collection::vec((step(), 0..4_usize), 0..200),
+        steps in prop::collection::vec((step(), 0..4_usize), 0..LONGEST / 2),
         probes in prop::collection::vec(page(), 8),
     ) {
         let mut pair = Pair::default();
