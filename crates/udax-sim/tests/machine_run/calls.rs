@@ -101,22 +101,30 @@ impl Worker {
             buffer[at..at + bytes(CELL_BYTES)].copy_from_slice(&value.to_le_bytes());
             values.push(value);
         }
-        let mut next = values.into_iter();
+        let mut next = values.iter().copied();
         let writes = scene.model().begin_writes(file, (from, to), |_| next.next().unwrap_or(0));
+        // Poison that is met is cleared first, which leaves zeros until the bytes have come.
+        let may_be_zeros = scene.config.may_meet_poison();
+        for (cell, id) in writes.iter().filter(|_| may_be_zeros) {
+            scene.model().files[file].cells[*cell].settle_also(*id, 0);
+        }
         let begin = scene.model().tick();
-        let grown = self.begin_size(file, size.max(to));
+        // Cut short, it ends in between.
+        let grown = self.begin_size(file, (to <= size).then_some(size));
         let written = scene.files[file].mapping().write(from, &buffer);
         let count = written.unwrap_or(0) as u64;
         self.end_size(file, (size, size.max(to)), grown);
         let arrived = |cell: usize| scene.model().cells[cell].lies_in(from, from + count);
-        let (whole, cut): (Writes, Writes) =
-            writes.into_iter().partition(|(cell, _)| arrived(*cell));
-        scene.model().end_writes(file, whole, Certainty::Done);
-        for (cell, id) in &cut {
-            // Poison that is met is cleared, which leaves zeros.
-            let register = &mut scene.model().files[file].cells[*cell];
-            register.settle_also(*id, 0);
+        let (mut whole, mut cut) = (Writes::new(), Writes::new());
+        for ((cell, id), value) in writes.into_iter().zip(values) {
+            if arrived(cell) {
+                scene.model().files[file].cells[cell].settle(id, vec![value]);
+                whole.push((cell, id));
+            } else {
+                cut.push((cell, id));
+            }
         }
+        scene.model().end_writes(file, whole, Certainty::Done);
         scene.model().end_writes(file, cut, Certainty::Maybe);
         scene.model().end_writes(file, zeros, certainty(&written));
         let end = scene.model().tick();
@@ -134,10 +142,15 @@ impl Worker {
         }
     }
 
-    fn begin_size(&self, file: usize, size: u64) -> super::history::WriteId {
+    /// The length is about to become `size`, or nobody knows what.
+    fn begin_size(&self, file: usize, size: Option<u64>) -> super::history::WriteId {
         let mut model = self.scene.model();
         let now = model.tick();
-        model.files[file].size.begin(now, size)
+        let register = &mut model.files[file].size;
+        match size {
+            Some(size) => register.begin(now, size),
+            None => register.begin_unknown(now),
+        }
     }
 
     /// The length is one of the two, or, if a write was cut short, in between.
@@ -169,7 +182,7 @@ impl Worker {
         let zeros = scene.model().begin_writes(file, (to.min(old), behind), |_| 0);
         let drops = scene.model().begin_truncation(file, PageIndex(to.div_ceil(PAGE_BYTES)));
         let begin = scene.model().tick();
-        let size = self.begin_size(file, to);
+        let size = self.begin_size(file, Some(to));
         let truncated = scene.files[file].mapping().truncate(to);
         self.end_size(file, (old, to), size);
         scene.model().end_writes(file, zeros, certainty(&truncated));

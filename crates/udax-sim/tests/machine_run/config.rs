@@ -215,6 +215,11 @@ impl Config {
         self.ops.iter().find(|(_, sum)| drawn < *sum).map_or(Op::Load, |(op, _)| *op)
     }
 
+    /// Whether the media may say that storage is poisoned.
+    pub fn may_meet_poison(&self) -> bool {
+        self.has(Trouble::Calls) || self.ops.iter().any(|(op, _)| *op == Op::Poison)
+    }
+
     /// Whether there may be no 2 MiB of storage in one aligned piece.
     pub fn lacks_huge_storage(&self) -> bool {
         !self.first_frame.is_multiple_of(PMD_PAGES)
