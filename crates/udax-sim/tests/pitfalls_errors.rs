@@ -213,13 +213,18 @@ fn pitfall_084_the_rest_of_the_last_page_is_a_rest_of_a_page() {
         let rig = Rig::new(4);
         rig.file.poke(0, &[7; 4 * PAGE]);
         rig.mapping.truncate(bytes).expect("nothing fails");
-        rig.mapping.truncate(4 * PAGE_BYTES).expect("nothing fails");
         let vma = rig.small(pages(0, 4));
-        let mut page_bytes = [1; PAGE];
         let address = vma.sim.address(page(0));
-        vma.thread(0).load(address, &mut page_bytes).expect("data");
-        let kept = page_bytes.iter().filter(|byte| **byte == 7).count() as u64;
-        assert_eq!((kept, page_bytes[PAGE - 1]), (bytes, 0), "cut at {bytes}");
+        // Beyond the end, and once the end is further on.
+        for grown in [false, true] {
+            if grown {
+                rig.mapping.truncate(4 * PAGE_BYTES).expect("nothing fails");
+            }
+            let mut page_bytes = [1; PAGE];
+            vma.thread(0).load(address, &mut page_bytes).expect("data");
+            let kept = page_bytes.iter().filter(|byte| **byte == 7).count() as u64;
+            assert_eq!((kept, page_bytes[PAGE - 1]), (bytes, 0), "cut at {bytes}");
+        }
         rig.check_invariants();
     }
 }
