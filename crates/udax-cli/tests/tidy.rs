@@ -111,7 +111,7 @@ fn nothing_is_left_for_later() {
     report(&complaints);
 }
 
-/// Whether every occurrence of `word` is but a part of a longer one, as in `mkstemp("nameXXXXXX")`.
+/// Whether every occurrence of `word` is but a part of a longer one, as in the template of a temporary file's name.
 fn is_part_of_a_word(line: &str, word: &str) -> bool {
     let is_letter = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     line.match_indices(word).all(|(at, _)| {

@@ -31,14 +31,6 @@ pub(crate) fn check_range(position: u64, length_bytes: u64) -> Result<(), IoErro
     }
 }
 
-/// The storage of a page of an extent.
-fn frame_at(iomap: &Iomap, index: PageIndex) -> Option<Frame> {
-    match iomap.backing {
-        Backing::Mapped(first) => Some(first.plus(index.0 - iomap.range.start.0)),
-        Backing::Hole | Backing::Unwritten | Backing::Other => None,
-    }
-}
-
 impl<W: World> Mapping<W> {
     /// Reads up to `into.len()` bytes at `position`; fewer at the end of the file, 0 at or past it. Holes read as zeros and stay
     /// holes. Takes no lock over the copy.
@@ -109,7 +101,7 @@ impl<W: World> Mapping<W> {
         let asked = PageRange::of_bytes(at, length as u64);
         let now = self.begin(asked, Intent::Read)?;
         self.filesystem.iomap_end(&now, 0)?;
-        if frame_at(&now, asked.start) != frame_at(iomap, asked.start) {
+        if now.frame_at(asked.start) != iomap.frame_at(asked.start) {
             return Ok(0);
         }
         let same = usize::try_from(now.range.end.byte().saturating_sub(at));

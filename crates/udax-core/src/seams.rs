@@ -57,6 +57,16 @@ pub struct Iomap {
     pub copy_from: Option<Backing>,
 }
 
+impl Iomap {
+    /// The storage of page `index` of the extent, if it has any that can be mapped.
+    pub(crate) fn frame_at(&self, index: PageIndex) -> Option<Frame> {
+        match self.backing {
+            Backing::Mapped(first) => Some(first.plus(index.0 - self.range.start.0)),
+            Backing::Hole | Backing::Unwritten | Backing::Other => None,
+        }
+    }
+}
+
 /// One file of a file system: where its pages are stored.
 ///
 /// Called with the entry lock held, so an implementation must never wait for an entry lock, and must not hold anything of its

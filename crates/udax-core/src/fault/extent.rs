@@ -3,7 +3,6 @@
 //! When many map one file, all but the first fault on a page find an entry that says all there is to know. Linux asks the file system
 //! again each time; its authors left this for later, if needed.
 
-use super::insert::frame_in;
 use super::{Fault, FaultOutcome, Served};
 use crate::entry::Kind;
 use crate::error::IoError;
@@ -81,10 +80,7 @@ impl<W: World> Mapping<W> {
             return;
         }
         let iomap = &answer.iomap;
-        let frame = match iomap.backing {
-            Backing::Mapped(first) => Some(frame_in(iomap, first, unit.start)),
-            Backing::Hole | Backing::Unwritten | Backing::Other => None,
-        };
+        let frame = iomap.frame_at(unit.start);
         let is_held = (iomap.is_new || iomap.copy_from.is_some())
             && frame.is_some_and(|frame| locked.frame_of(unit.start) == Some(frame));
         let unused = !is_held && (outcome.is_error() || outcome.served == Served::Fallback);

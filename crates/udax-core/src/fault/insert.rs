@@ -146,8 +146,7 @@ impl<W: World> Mapping<W> {
     ) -> PageIndex {
         let end = run.with(unit).end.min(iomap.range.end);
         // Not behind storage of which only the unit has been copied, nor where the entry stands for other storage than the extent.
-        let follows = iomap.copy_from.is_none()
-            && matches!(iomap.backing, Backing::Mapped(first) if frame_in(iomap, first, unit.start) == frame);
+        let follows = iomap.copy_from.is_none() && iomap.frame_at(unit.start) == Some(frame);
         if !follows || end <= unit.end {
             return unit.end;
         }
