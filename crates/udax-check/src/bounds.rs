@@ -1,6 +1,6 @@
 //! How far the tests explore, and what that came to.
 
-use crate::explore::{Bound, Explored, Reach, explore};
+use crate::explore::{Bound, Explored, Reach, explore, search};
 use crate::ops::{Op, Start};
 use crate::rig::Layout;
 use std::collections::BTreeMap;
@@ -62,8 +62,9 @@ pub fn check(start: Start, ops: &[Op], layout: Layout) -> Explored {
 fn deepen(start: Start, ops: &[Op], layout: Layout) -> Explored {
     let mut sum = Explored::NONE;
     let mut step = |preemptions, time| {
-        let explored = explore(start, ops, layout, Bound { preemptions, time });
+        let explored = search(start, ops, layout, Bound { preemptions, time });
         sum.executions += explored.executions;
+        sum.states += explored.states;
         sum.time += explored.time;
         if let Some(reach) = explored.reach {
             sum.reach = Some(reach);
@@ -85,6 +86,7 @@ fn deepen(start: Start, ops: &[Op], layout: Layout) -> Explored {
 pub struct Totals {
     name: String,
     executions: usize,
+    states: usize,
     time: Duration,
     /// How many models each bound was reached by.
     reached: BTreeMap<Option<Reach>, usize>,
@@ -94,8 +96,8 @@ impl Totals {
     /// Nothing yet, under a name.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let (executions, time, reached) = (0, Duration::ZERO, BTreeMap::new());
-        Self { name: name.to_owned(), executions, time, reached }
+        let (executions, states, time, reached) = (0, 0, Duration::ZERO, BTreeMap::new());
+        Self { name: name.to_owned(), executions, states, time, reached }
     }
 
     /// Adds a model's.
@@ -104,6 +106,7 @@ impl Totals {
             return;
         }
         self.executions += explored.executions;
+        self.states += explored.states;
         self.time += explored.time;
         *self.reached.entry(explored.reach).or_default() += 1;
     }
@@ -114,10 +117,12 @@ impl Drop for Totals {
         if !all() {
             return;
         }
-        let Self { name, executions, time, reached } = self;
+        let Self { name, executions, states, time, reached } = self;
         let seconds = time.as_secs_f64();
         let models: usize = reached.values().sum();
-        print!("TOTAL {name}: {models} models, {executions} executions, {seconds:.1} s");
+        print!(
+            "TOTAL {name}: {models} models, {states} states, {executions} executions, {seconds:.1} s"
+        );
         for (reach, models) in reached {
             match reach {
                 Some(reach) => print!("; {models}: {reach}"),

@@ -3,6 +3,7 @@
 use crate::platform::Checker;
 use crate::rig::{Rig, Which};
 use crate::tables::{Target, Translation, place};
+use std::hash::Hash;
 use udax_core::{Access, Fault, Frame, PageIndex, Served};
 
 /// Faults after which an access should have got through.
@@ -12,7 +13,7 @@ const TRIES: usize = 16;
 const PATIENCE: usize = 3;
 
 /// What a load sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Shown {
     /// The zero page.
     Zeros,
@@ -21,7 +22,7 @@ pub enum Shown {
 }
 
 /// A store that got through.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Stored {
     pub(crate) frame: Frame,
     /// Which of the stores to the page it was.
@@ -85,7 +86,7 @@ impl<P: Checker> Rig<P> {
         Shown::Storage
     }
 
-    fn access<T>(
+    fn access<T: Hash + Copy>(
         &self,
         which: Which,
         index: PageIndex,
@@ -98,16 +99,17 @@ impl<P: Checker> Rig<P> {
             if tries >= PATIENCE {
                 P::yield_now();
             }
-            let translation_present = {
+            let done = P::told(|| {
                 // Held over the access: unmapping waits for what is under way.
                 let levels = vma.space.0.levels();
-                let translation = levels[unit].translation(page);
-                match translation {
-                    Some(there) if there.writable || access == Access::Read => {
-                        return Some(act(there));
-                    }
-                    Some(_) | None => translation.is_some(),
+                match levels.of_unit(unit).translation(page) {
+                    Some(there) if there.writable || access == Access::Read => Ok(act(there)),
+                    other => Err(other.is_some()),
                 }
+            });
+            let translation_present = match done {
+                Ok(done) => return Some(done),
+                Err(is_present) => is_present,
             };
             let fault = Fault::new(vma, index, access);
             let outcome = self.mapping.fault(&Fault { translation_present, ..fault });
@@ -124,6 +126,7 @@ impl<P: Checker> Rig<P> {
                     panic!("the fault at page {index} ended in {outcome:?}")
                 }
             }
+            P::forget(tries);
         }
         panic!("page {index} is out of reach after {TRIES} faults");
     }

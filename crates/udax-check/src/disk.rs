@@ -4,11 +4,13 @@
 //! piece or none; a frame is never used twice, so a translation or an entry that names one which the file has no more is a bug; a page is
 //! *published* once whoever stored to it may rely on it: from then on a zero page shows what is not so.
 
+use crate::platform::Checker;
 use crate::tables::Tables;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use udax_core::{
-    Backing, Counter, Filesystem, Frame, FrameRange, Intent, IoError, IoErrorKind, Iomap, Media,
-    MediaAccess, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Platform, ShortLock,
+    Backing, Counter, Filesystem, Frame, FrameRange, Guarded, Intent, IoError, IoErrorKind, Iomap,
+    Media, MediaAccess, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, ShortLock,
 };
 
 /// Pages at the start of each unit that have a byte of their own.
@@ -25,7 +27,7 @@ const ALLOCATIONS: u64 = 256;
 const STRIDE: u64 = 2 * PMD_PAGES;
 
 /// One tracked page.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(crate) struct Page {
     pub(crate) frame: Option<Frame>,
     /// Its byte, and how often it was stored to.
@@ -41,7 +43,7 @@ pub(crate) struct Page {
 }
 
 /// One 2 MiB of the file.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Hash)]
 pub(crate) struct Unit {
     pub(crate) pages: [Page; TRACKED],
     /// The frame of the page behind the tracked ones.
@@ -49,6 +51,13 @@ pub(crate) struct Unit {
     allocations: u64,
     /// The storage that the pages are being moved to.
     moved: Option<[Page; TRACKED]>,
+}
+
+impl Guarded for Unit {
+    fn describe(&self, mut state: &mut dyn Hasher) -> bool {
+        self.hash(&mut state);
+        true
+    }
 }
 
 impl Unit {
@@ -122,7 +131,7 @@ impl Unit {
 }
 
 /// Both in one, as the engine asks them separately but a page is one thing.
-pub struct Disk<P: Platform> {
+pub struct Disk<P: Checker> {
     pages: P::Counter,
     units: Vec<P::Lock<Unit>>,
     /// Whether stores may have to wait for metadata (MAP_SYNC).
@@ -131,7 +140,7 @@ pub struct Disk<P: Platform> {
     tables: [Arc<Tables<P>>; 2],
 }
 
-impl<P: Platform> Disk<P> {
+impl<P: Checker> Disk<P> {
     pub(crate) fn new(pages: usize, has_metadata: bool, tables: [Arc<Tables<P>>; 2]) -> Arc<Self> {
         let units = (0..pages.div_ceil(UNIT)).map(|_| ShortLock::new(Unit::default())).collect();
         Arc::new(Self { pages: P::Counter::new(pages), units, has_metadata, tables })
@@ -205,14 +214,11 @@ impl<P: Platform> Disk<P> {
 }
 
 /// The disk as the engine's file system. It answers for one unit at a time.
-pub struct File<P: Platform>(pub(crate) Arc<Disk<P>>);
+pub struct File<P: Checker>(pub(crate) Arc<Disk<P>>);
 
-impl<P: Platform> Filesystem for File<P> {
-    fn size_bytes(&self) -> u64 {
-        self.0.pages.load() as u64 * PAGE_BYTES
-    }
-
-    fn iomap_begin(&self, range: PageRange, intent: Intent) -> Result<Iomap, IoError> {
+impl<P: Checker> File<P> {
+    /// The extent at the start of `range`, after what `intent` asks for.
+    fn extent(&self, range: PageRange, intent: Intent) -> Result<Iomap, IoError> {
         let number = range.start.0 / PMD_PAGES;
         if number >= self.0.units() {
             return Err(IoError::new(IoErrorKind::OutOfRange));
@@ -247,6 +253,16 @@ impl<P: Platform> Filesystem for File<P> {
             copy_from: None,
         })
     }
+}
+
+impl<P: Checker> Filesystem for File<P> {
+    fn size_bytes(&self) -> u64 {
+        P::told(|| self.0.pages.load() as u64 * PAGE_BYTES)
+    }
+
+    fn iomap_begin(&self, range: PageRange, intent: Intent) -> Result<Iomap, IoError> {
+        P::told(|| self.extent(range, intent))
+    }
 
     fn iomap_end(&self, iomap: &Iomap, pages: u64) -> Result<(), IoError> {
         // No other storage of a whole unit lies so.
@@ -254,7 +270,8 @@ impl<P: Platform> Filesystem for File<P> {
         if iomap.range.len() == PMD_PAGES
             && matches!(iomap.backing, Backing::Mapped(first) if is_move(first))
         {
-            self.0.unit(iomap.range.start.0 / PMD_PAGES).end_move(pages == PMD_PAGES);
+            let number = iomap.range.start.0 / PMD_PAGES;
+            P::told(|| self.0.unit(number).end_move(pages == PMD_PAGES));
         }
         Ok(())
     }
@@ -265,29 +282,32 @@ impl<P: Platform> Filesystem for File<P> {
     }
 
     fn free(&self, range: PageRange) -> Result<(), IoError> {
-        for tables in &self.0.tables {
-            tables.demand_no_storage(range);
-        }
-        self.0.each_unit(range, |_, unit, pages| {
-            for (number, page) in unit.pages.iter_mut().enumerate() {
-                if pages.contains(&number) {
-                    *page = Page::default();
+        P::told(|| {
+            for tables in &self.0.tables {
+                tables.demand_no_storage(range);
+            }
+            self.0.each_unit(range, |_, unit, pages| {
+                for (number, page) in unit.pages.iter_mut().enumerate() {
+                    if pages.contains(&number) {
+                        *page = Page::default();
+                    }
                 }
-            }
-            if pages.contains(&TRACKED) {
-                unit.rest = None;
-            }
+                if pages.contains(&TRACKED) {
+                    unit.rest = None;
+                }
+            });
         });
         Ok(())
     }
 
     fn commit(&self, range: PageRange) -> Result<(), IoError> {
         if self.0.has_metadata {
-            self.0.each_unit(range, |_, unit, pages| {
+            let clean = |_: u64, unit: &mut Unit, pages: std::ops::Range<usize>| {
                 for (number, page) in unit.pages.iter_mut().enumerate() {
                     page.metadata_dirty &= !pages.contains(&number);
                 }
-            });
+            };
+            P::told(|| self.0.each_unit(range, clean));
         }
         Ok(())
     }
@@ -296,23 +316,28 @@ impl<P: Platform> Filesystem for File<P> {
 }
 
 /// The disk as the engine's media.
-pub struct Storage<P: Platform>(pub(crate) Arc<Disk<P>>);
+pub struct Storage<P: Checker>(pub(crate) Arc<Disk<P>>);
 
-impl<P: Platform> Media for Storage<P> {
+impl<P: Checker> Media for Storage<P> {
     fn direct_access(&self, frames: FrameRange, _: MediaAccess) -> Result<u64, IoError> {
         Ok(frames.count)
     }
 
     fn flush(&self, frames: FrameRange) -> Result<(), IoError> {
-        self.0.each_page_of(frames, "a flush of", |page| page.durable = page.stores);
+        P::told(|| {
+            self.0.each_page_of(frames, "a flush of", |page| page.durable = page.stores);
+        });
         Ok(())
     }
 
     fn load(&self, start: Frame, offset: u64, into: &mut [u8]) -> Result<usize, IoError> {
         into.fill(0);
         if offset == 0 {
-            self.0.each_page_of(FrameRange { start, count: 1 }, "a copy from", |page| {
-                into[0] = page.byte;
+            into[0] = P::told(|| {
+                let mut byte = 0;
+                let frames = FrameRange { start, count: 1 };
+                self.0.each_page_of(frames, "a copy from", |page| byte = page.byte);
+                byte
             });
         }
         Ok(into.len())
@@ -320,10 +345,13 @@ impl<P: Platform> Media for Storage<P> {
 
     fn store(&self, start: Frame, offset: u64, from: &[u8]) -> Result<usize, IoError> {
         if offset == 0 {
-            self.0.each_page_of(FrameRange { start, count: 1 }, "a copy to", |page| {
-                page.byte = from[0];
-                page.stores += 1;
-                page.durable = page.stores;
+            let frames = FrameRange { start, count: 1 };
+            P::told(|| {
+                self.0.each_page_of(frames, "a copy to", |page| {
+                    page.byte = from[0];
+                    page.stores += 1;
+                    page.durable = page.stores;
+                });
             });
         }
         Ok(from.len())

@@ -1,8 +1,9 @@
-//! Running a model under loom, and saying what it came to.
+//! Running a model under one of the two that try schedules, and saying what it came to.
 
 use crate::ops::{Op, Start};
-use crate::platform::{Checker, LoomPlatform};
+use crate::platform::{Checker, LoomPlatform, SearchPlatform};
 use crate::rig::{Layout, Rig};
+use crate::search::{Searched, search as search_states};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,6 +47,8 @@ impl fmt::Display for Reach {
 pub struct Explored {
     /// Schedules that were run.
     pub executions: usize,
+    /// States that were told from each other; loom tells none.
+    pub states: usize,
     /// How long that took.
     pub time: Duration,
     /// `None` if time ended first.
@@ -54,13 +57,13 @@ pub struct Explored {
 
 impl Explored {
     /// Nothing.
-    pub const NONE: Self = Self { executions: 0, time: Duration::ZERO, reach: None };
+    pub const NONE: Self = Self { executions: 0, states: 0, time: Duration::ZERO, reach: None };
 }
 
 impl fmt::Display for Explored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { executions, time, reach } = self;
-        write!(f, "{executions} executions in {:.2} s, ", time.as_secs_f64())?;
+        let Self { executions, states, time, reach } = self;
+        write!(f, "{states} states, {executions} executions, {:.2} s, ", time.as_secs_f64())?;
         match reach {
             Some(reach) => reach.fmt(f),
             None => f.write_str("cut off"),
@@ -89,7 +92,20 @@ pub fn explore(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explor
     let time = begun.elapsed();
     let reach = bound.preemptions.map_or(Reach::All, Reach::Preemptions);
     let executions = executions.load(Ordering::Relaxed);
-    Explored { executions, time, reach: (time < bound.time).then_some(reach) }
+    Explored { executions, states: 0, time, reach: (time < bound.time).then_some(reach) }
+}
+
+/// The same by the search that goes on from each state once.
+///
+/// # Panics
+/// If a thread is stuck, or anything is found that may not be.
+pub fn search(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explored {
+    let begun = Instant::now();
+    let ops = ops.to_vec();
+    let Searched { executions, states, is_complete } =
+        search_states(&move || run::<SearchPlatform>(start, &ops, layout), bound);
+    let reach = bound.preemptions.map_or(Reach::All, Reach::Preemptions);
+    Explored { executions, states, time: begun.elapsed(), reach: is_complete.then_some(reach) }
 }
 
 /// One execution: a thread for each of `ops`.

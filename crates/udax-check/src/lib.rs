@@ -16,12 +16,13 @@ mod rig;
 
 mod bounds;
 mod explore;
+mod search;
 
 pub use bounds::{Totals, check};
 pub use cpu::Shown;
 pub use disk::{Disk, File, Storage, TRACKED};
-pub use explore::{Bound, Explored, Reach, explore, run};
+pub use explore::{Bound, Explored, Reach, explore, run, search};
 pub use ops::{Op, Start};
-pub use platform::{Checker, LoomPlatform, ShuttlePlatform};
+pub use platform::{Checker, LoomPlatform, SearchPlatform, ShuttlePlatform};
 pub use rig::{Layout, Model, Rig, Which};
 pub use tables::{Space, Tables};

@@ -166,13 +166,14 @@ impl Op {
             }
             Self::StoreSync(which, number) => {
                 if let Some(stored) = rig.store(which, PageIndex(number), byte) {
+                    P::forget((stored.frame, stored.number));
                     mapping.sync(page(number)).expect("the storage does not fail");
-                    rig.demand_durable(number, stored.frame, stored.number);
+                    P::told(|| rig.demand_durable(number, stored.frame, stored.number));
                 }
             }
             Self::Sync => {
                 mapping.sync(everything).expect("the storage does not fail");
-                rig.demand_start_durable();
+                P::told(|| rig.demand_start_durable());
             }
             Self::Truncate(number) => {
                 let _inode = rig.inode_lock();
@@ -199,6 +200,7 @@ impl Op {
                     assert_eq!(done, 1, "a write of one byte");
                     rig.publish(number, byte)
                 };
+                P::forget(written);
                 if written {
                     rig.load(Which::Small, PageIndex(number));
                 }
@@ -239,10 +241,12 @@ impl<P: Checker> Rig<P> {
 
     /// A write has returned: whoever looks from now on must see it. Whether it is still there.
     fn publish(&self, number: u64, byte: u8) -> bool {
-        let page = &mut self.disk.unit(0).pages[usize::try_from(number).unwrap_or(usize::MAX)];
-        // Unless somebody has given the storage back since.
-        page.published |= page.frame.is_some() && page.byte == byte;
-        page.published
+        P::told(|| {
+            let page = &mut self.disk.unit(0).pages[usize::try_from(number).unwrap_or(usize::MAX)];
+            // Unless somebody has given the storage back since.
+            page.published |= page.frame.is_some() && page.byte == byte;
+            page.published
+        })
     }
 
     fn demand_durable(&self, number: u64, frame: udax_core::Frame, stores: u32) {

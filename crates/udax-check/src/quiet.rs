@@ -1,9 +1,10 @@
 //! What must be so once every thread has ended: the invariants of SEMANTICS 1.4, as far as this world has what they speak of.
 
 use crate::disk::{Page, TRACKED};
+use crate::platform::Checker;
 use crate::rig::Rig;
 use crate::tables::{Level, Target, Translation};
-use udax_core::{EntryReport, Kind, Order, PMD_PAGES, PageIndex, PageRange, Platform};
+use udax_core::{EntryReport, Kind, Order, PMD_PAGES, PageIndex, PageRange};
 
 /// One unit at rest.
 struct Quiet<'a> {
@@ -12,7 +13,7 @@ struct Quiet<'a> {
     start: PageIndex,
 }
 
-impl<P: Platform> Rig<P> {
+impl<P: Checker> Rig<P> {
     /// Asserts the invariants. No call may be under way.
     ///
     /// # Panics
@@ -29,7 +30,7 @@ impl<P: Platform> Rig<P> {
             quiet.check_pages();
             for vma in self.vmas() {
                 quiet.check_level(
-                    &vma.space.0.levels()[usize::try_from(number).unwrap_or(usize::MAX)],
+                    vma.space.0.levels().of_unit(usize::try_from(number).unwrap_or(usize::MAX)),
                 );
             }
         }

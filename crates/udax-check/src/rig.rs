@@ -1,18 +1,19 @@
 //! One file, one storage, and the VMAs that map it.
 
 use crate::disk::{Disk, File, Storage};
+use crate::platform::Checker;
 use crate::tables::{Space, Tables};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use udax_core::{
-    Dax, Durability, HugePages, Inode, Interrupt, Mapping, PMD_PAGES, PageIndex, PageRange,
-    Platform, Sharing, ShortLock, Vma, World,
+    Dax, Durability, Guarded, HugePages, Inode, Interrupt, Mapping, PMD_PAGES, PageIndex,
+    PageRange, Sharing, ShortLock, Vma, World,
 };
 
 /// The world of the models, on any platform.
 pub struct Model<P>(PhantomData<P>);
 
-impl<P: Platform> World for Model<P> {
+impl<P: Checker> World for Model<P> {
     type Platform = P;
     type Filesystem = File<P>;
     type Media = Storage<P>;
@@ -45,8 +46,13 @@ impl Default for Layout {
     }
 }
 
+/// Whoever holds the inode's lock.
+pub(crate) struct Writer;
+
+impl Guarded for Writer {}
+
 /// All of a model.
-pub struct Rig<P: Platform> {
+pub struct Rig<P: Checker> {
     /// The engine's file.
     pub mapping: Arc<Mapping<Model<P>>>,
     pub(crate) disk: Arc<Disk<P>>,
@@ -54,14 +60,14 @@ pub struct Rig<P: Platform> {
     /// By which some threads end the waits of others.
     pub(crate) interrupt: Interrupt<P>,
     /// What excludes writers and changes of the length from each other.
-    inode: P::Lock<()>,
+    inode: P::Lock<Writer>,
     /// Whether the file may become shorter than what is accessed.
     pub(crate) may_shrink: bool,
     /// Whether the index may be out of memory.
     pub(crate) may_run_out: bool,
 }
 
-impl<P: Platform> Rig<P> {
+impl<P: Checker> Rig<P> {
     /// A file of holes that nobody has touched.
     #[must_use]
     pub fn new(layout: Layout) -> Self {
@@ -94,7 +100,7 @@ impl<P: Platform> Rig<P> {
             disk,
             vmas,
             interrupt: Interrupt::new(),
-            inode: ShortLock::new(()),
+            inode: ShortLock::new(Writer),
             may_shrink: false,
             may_run_out: index_nodes.is_some(),
         }
@@ -112,7 +118,7 @@ impl<P: Platform> Rig<P> {
         &self.vmas
     }
 
-    pub(crate) fn inode_lock(&self) -> <P::Lock<()> as ShortLock<()>>::Guard<'_> {
+    pub(crate) fn inode_lock(&self) -> <P::Lock<Writer> as ShortLock<Writer>>::Guard<'_> {
         self.inode.lock()
     }
 }

@@ -3,21 +3,23 @@
 //! An access of the CPU happens under that lock too, so that unmapping waits for it: there are no stale translations here.
 
 use crate::disk::TRACKED;
+use crate::platform::Checker;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use udax_core::{
-    AddressSpace, Frame, InstallError, Order, PMD_PAGES, PageIndex, PageRange, Platform, Pmd,
+    AddressSpace, Frame, Guarded, InstallError, Order, PMD_PAGES, PageIndex, PageRange, Pmd,
     PrivateCopies, Rights, ShortLock, WriteTracking,
 };
 
 /// What a translation leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Zeros,
     Storage(Frame),
 }
 
 /// One translation, of either size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Translation {
     pub(crate) target: Target,
     pub(crate) writable: bool,
@@ -35,7 +37,7 @@ impl Translation {
 }
 
 /// One unit's page-table level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Level {
     None,
     Table([Option<Translation>; TRACKED]),
@@ -83,17 +85,33 @@ impl Level {
     }
 }
 
-/// The page tables of one VMA. The disk has a look at them too.
-pub struct Tables<P: Platform> {
-    levels: P::Lock<Vec<Level>>,
+/// The levels of all units.
+pub(crate) struct Levels(Vec<Level>);
+
+impl Guarded for Levels {
+    fn describe(&self, mut state: &mut dyn Hasher) -> bool {
+        self.0.hash(&mut state);
+        true
+    }
 }
 
-impl<P: Platform> Tables<P> {
+impl Levels {
+    pub(crate) fn of_unit(&self, number: usize) -> &Level {
+        &self.0[number]
+    }
+}
+
+/// The page tables of one VMA. The disk has a look at them too.
+pub struct Tables<P: Checker> {
+    levels: P::Lock<Levels>,
+}
+
+impl<P: Checker> Tables<P> {
     pub(crate) fn new(units: u64) -> Self {
-        Self { levels: ShortLock::new((0..units).map(|_| Level::None).collect()) }
+        Self { levels: ShortLock::new(Levels((0..units).map(|_| Level::None).collect())) }
     }
 
-    pub(crate) fn levels(&self) -> <P::Lock<Vec<Level>> as ShortLock<Vec<Level>>>::Guard<'_> {
+    pub(crate) fn levels(&self) -> <P::Lock<Levels> as ShortLock<Levels>>::Guard<'_> {
         self.levels.lock()
     }
 
@@ -107,7 +125,7 @@ impl<P: Platform> Tables<P> {
         let mut index = run.start;
         while index < run.end {
             let (unit, page) = place(index);
-            levels[unit].install(order, page, at(index.0 - run.start.0))?;
+            levels.0[unit].install(order, page, at(index.0 - run.start.0))?;
             index = index.plus(order.pages());
         }
         Ok(())
@@ -125,13 +143,15 @@ impl<P: Platform> Tables<P> {
 
     /// Calls `act` for each unit that has pages of `range`, with the numbers of those pages in it.
     fn each_level(&self, range: PageRange, mut act: impl FnMut(&mut Level, std::ops::Range<u64>)) {
-        for (number, level) in self.levels().iter_mut().enumerate() {
-            let unit = PageRange::unit(PageIndex(number as u64 * PMD_PAGES), Order::Pmd);
-            let part = unit.intersect(range);
-            if !part.is_empty() {
-                act(level, part.start.0 - unit.start.0..part.end.0 - unit.start.0);
+        P::told(|| {
+            for (number, level) in self.levels().0.iter_mut().enumerate() {
+                let unit = PageRange::unit(PageIndex(number as u64 * PMD_PAGES), Order::Pmd);
+                let part = unit.intersect(range);
+                if !part.is_empty() {
+                    act(level, part.start.0 - unit.start.0..part.end.0 - unit.start.0);
+                }
             }
-        }
+        });
     }
 }
 
@@ -142,16 +162,16 @@ pub(crate) fn place(index: PageIndex) -> (usize, usize) {
 }
 
 /// A VMA's hold on them.
-pub struct Space<P: Platform>(pub(crate) Arc<Tables<P>>);
+pub struct Space<P: Checker>(pub(crate) Arc<Tables<P>>);
 
-impl<P: Platform> AddressSpace for Space<P> {
+impl<P: Checker> AddressSpace for Space<P> {
     fn pmd(&self, index: PageIndex) -> Pmd {
-        match &self.0.levels()[place(index).0] {
+        P::told(|| match self.0.levels().of_unit(place(index).0) {
             Level::None => Pmd::None,
             Level::Table(_) => Pmd::Table,
             Level::Huge(translation) if translation.writable => Pmd::HugeWritable,
             Level::Huge(_) => Pmd::HugeReadOnly,
-        }
+        })
     }
 
     fn install_storage(
@@ -163,11 +183,12 @@ impl<P: Platform> AddressSpace for Space<P> {
     ) -> Result<Rights, InstallError> {
         let writable = rights == Rights::WritableDirty;
         let first = Translation { target: Target::Storage(frame), writable };
-        self.0.install(run, order, |page| first.page(page)).map(|()| rights)
+        P::told(|| self.0.install(run, order, |page| first.page(page))).map(|()| rights)
     }
 
     fn install_zeros(&self, run: PageRange, order: Order) -> Result<(), InstallError> {
-        self.0.install(run, order, |_| Translation { target: Target::Zeros, writable: false })
+        let zeros = Translation { target: Target::Zeros, writable: false };
+        P::told(|| self.0.install(run, order, |_| zeros))
     }
 
     fn install_copy(&self, index: PageIndex, _: Option<Frame>) -> Result<(), InstallError> {
@@ -212,12 +233,11 @@ impl<P: Platform> AddressSpace for Space<P> {
     }
 
     fn clear_pmd(&self, index: PageIndex) {
-        let level = &mut self.0.levels()[place(index).0];
         let is_empty = |pages: &[Option<Translation>]| pages.iter().all(Option::is_none);
-        match level {
+        P::told(|| match &mut self.0.levels().0[place(index).0] {
             Level::None => {}
             Level::Table(pages) if !is_empty(pages) => {}
-            Level::Table(_) | Level::Huge(_) => *level = Level::None,
-        }
+            level => *level = Level::None,
+        });
     }
 }

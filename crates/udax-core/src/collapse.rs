@@ -5,6 +5,7 @@
 
 use crate::entry::{Entry, Kind};
 use crate::error::{IoError, IoErrorKind};
+use crate::index::Found;
 use crate::lock::LockedEntry;
 use crate::mapping::{Mapping, Tree};
 use crate::seams::{
@@ -104,7 +105,7 @@ impl<W: World> Mapping<W> {
         if unit.end > self.pages_in_file() {
             return Err(NotCollapsed::EndOfFile);
         }
-        match self.tree.lock().first_in(unit) {
+        match self.with_tree(|tree| tree.first_in(unit)) {
             None => return Err(NotCollapsed::NoEntry),
             Some(found) if found.entry.order() == Order::Pmd => return Ok(Collapsed::Already),
             Some(_) => {}
@@ -137,14 +138,12 @@ impl<W: World> Mapping<W> {
         let mut next = range.start;
         loop {
             let rest = PageRange::between(next, range.end);
-            let Some(found) = self.tree.lock().first_in(rest) else { return collapsed };
+            let Some(found) = self.with_tree(|tree| tree.first_in(rest)) else { return collapsed };
             let unit = PageRange::unit(found.start, Order::Pmd);
-            let is_full = found.entry.order() == Order::Pte && {
-                let tree = self.tree.lock();
-                tree.iter_range(unit).filter(|found| found.entry.order() == Order::Pte).count()
-                    as u64
-                    == PMD_PAGES
-            };
+            let is_full = self.with_tree(|tree| {
+                let is_small = |found: &Found| found.entry.order() == Order::Pte;
+                tree.iter_range(unit).filter(is_small).count() as u64 == PMD_PAGES
+            });
             if is_full
                 && matches!(self.collapse(unit.start), Ok(Collapsed::InPlace | Collapsed::Moved))
             {

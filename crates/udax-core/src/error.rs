@@ -22,7 +22,7 @@ pub enum IoErrorKind {
 }
 
 /// A failure of the file system or the media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IoError {
     /// The kind, to branch on.
     pub kind: IoErrorKind,
@@ -71,7 +71,7 @@ impl fmt::Display for IoError {
 impl core::error::Error for IoError {}
 
 /// Why a translation could not be installed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InstallError {
     /// No memory for page tables, or for a private copy.
     OutOfMemory,

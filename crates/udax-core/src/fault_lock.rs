@@ -1,8 +1,9 @@
 //! The fault lock: by which truncation excludes faults. A fair, sleeping reader-writer lock on the platform's parkers.
 
-use crate::seams::{Parker, Platform, ShortLock};
+use crate::seams::{Guarded, Parker, Platform, ShortLock};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use core::hash::{Hash, Hasher};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Want {
@@ -14,6 +15,13 @@ struct State<P: Platform> {
     shared: usize,
     exclusive: bool,
     queue: VecDeque<(Want, Arc<P::Parker>)>,
+}
+
+impl<P: Platform> Guarded for State<P> {
+    fn describe(&self, mut state: &mut dyn Hasher) -> bool {
+        (self.shared, self.exclusive).hash(&mut state);
+        self.queue.is_empty()
+    }
 }
 
 impl<P: Platform> State<P> {
@@ -89,12 +97,12 @@ impl<P: Platform> FaultLock<P> {
     }
 
     pub(crate) fn shared(&self) -> SharedFaults<'_, P> {
-        self.acquire(Want::Shared);
+        P::step(|| self.acquire(Want::Shared), |&()| ());
         SharedFaults { lock: self }
     }
 
     pub(crate) fn exclusive(&self) -> NoFaults<'_, P> {
-        self.acquire(Want::Exclusive);
+        P::step(|| self.acquire(Want::Exclusive), |&()| ());
         NoFaults { lock: self }
     }
 }
@@ -107,7 +115,7 @@ pub(crate) struct SharedFaults<'l, P: Platform> {
 
 impl<P: Platform> Drop for SharedFaults<'_, P> {
     fn drop(&mut self) {
-        self.lock.release(Want::Shared);
+        P::step(|| self.lock.release(Want::Shared), |&()| ());
     }
 }
 
@@ -119,6 +127,6 @@ pub(crate) struct NoFaults<'l, P: Platform> {
 
 impl<P: Platform> Drop for NoFaults<'_, P> {
     fn drop(&mut self) {
-        self.lock.release(Want::Exclusive);
+        P::step(|| self.lock.release(Want::Exclusive), |&()| ());
     }
 }

@@ -5,14 +5,14 @@ use crate::index::InsertError;
 use crate::interrupt::Interrupt;
 use crate::lock::{LockedEntry, Lookup};
 use crate::mapping::Mapping;
-use crate::seams::{AddressSpace, ShortLock, World};
+use crate::seams::{AddressSpace, Platform, ShortLock, World};
 use crate::units::{Order, PageIndex, PageRange};
 use crate::waits::Waiting;
 use alloc::vec::Vec;
 use core::mem;
 
 /// Why a fault of this size gets no entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum GrabError {
     /// A small entry is in the 2 MiB: small entries are favoured (I4).
     Conflict,
@@ -33,6 +33,19 @@ impl<W: World> Mapping<W> {
         interrupt: Option<&Interrupt<W::Platform>>,
     ) -> Result<LockedEntry<'_, W>, GrabError> {
         let start = index.align_down(order);
+        let told = |grabbed: &Result<LockedEntry<'_, W>, _>| match grabbed {
+            Ok(locked) => Ok(locked.found()),
+            Err(error) => Err(*error),
+        };
+        W::Platform::step(|| self.grab_aligned(start, order, interrupt), told)
+    }
+
+    fn grab_aligned(
+        &self,
+        start: PageIndex,
+        order: Order,
+        interrupt: Option<&Interrupt<W::Platform>>,
+    ) -> Result<LockedEntry<'_, W>, GrabError> {
         // The only loop is that of the wait, which carries nothing from one round into the next (pitfall 15).
         let wait = (Some(order), Waiting::Exclusive);
         match self.get_unlocked_unless(self.tree.lock(), start, wait, interrupt) {

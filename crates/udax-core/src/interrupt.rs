@@ -1,8 +1,9 @@
 //! Ending a wait for an entry early (docs/concurrency.md, W9).
 
-use crate::seams::{Parker, Platform, ShortLock};
+use crate::seams::{Guarded, Parker, Platform, ShortLock};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 
 /// How a sleep ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,13 @@ pub(crate) enum Slept {
 struct State<P: Platform> {
     requested: bool,
     waiting: Vec<Arc<P::Parker>>,
+}
+
+impl<P: Platform> Guarded for State<P> {
+    fn describe(&self, mut state: &mut dyn Hasher) -> bool {
+        self.requested.hash(&mut state);
+        self.waiting.is_empty()
+    }
 }
 
 /// By which others end the waits of a thread: a signal that has come, a deadline.

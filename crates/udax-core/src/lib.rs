@@ -40,8 +40,8 @@ pub use fault::{Access, Fault, FaultOutcome, NotHuge, Served};
 pub use interrupt::Interrupt;
 pub use mapping::{Dax, EntryReport, Mapping};
 pub use seams::{
-    AddressSpace, Backing, Counter, Filesystem, Intent, Iomap, Media, MediaAccess, Owner, Parker,
-    Platform, Pmd, PrivateCopies, Rights, ShortLock, World, WriteTracking,
+    AddressSpace, Backing, Counter, Filesystem, Guarded, Intent, Iomap, Media, MediaAccess, Owner,
+    Parker, Platform, Pmd, PrivateCopies, Rights, ShortLock, World, WriteTracking,
 };
 pub use trace::{FaultFlags, FaultPlace, FaultResult, Inode, TraceEvent, Tracer};
 pub use units::{

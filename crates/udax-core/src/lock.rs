@@ -12,6 +12,7 @@ use crate::units::{FrameRange, Order, PageIndex, PageRange};
 use crate::waits::{Left, Waiting, Wake};
 use crate::{Frame, Owner};
 use alloc::vec::Vec;
+use core::hash::Hash;
 
 /// What a look-up came to.
 pub(crate) enum Lookup<'m, W: World> {
@@ -103,6 +104,10 @@ impl<'m, W: World> LockedEntry<'m, W> {
         self.start
     }
 
+    pub(crate) fn found(&self) -> Found {
+        Found { start: self.start, entry: self.entry }
+    }
+
     /// The pages that the entry covers.
     pub(crate) fn pages(&self) -> PageRange {
         PageRange::new(self.start, self.entry.order().pages())
@@ -116,11 +121,12 @@ impl<'m, W: World> LockedEntry<'m, W> {
     /// Gives the entry another kind. Its size, its marks and its lock stay; waiters need not know, as their key stays.
     pub(crate) fn set_kind(&mut self, kind: Kind) {
         let new = Entry::new(self.entry.order(), kind).locked();
-        let mut tree = self.mapping.tree.lock();
-        let old = tree.replace(self.start, new);
-        assert_eq!(old, self.entry, "somebody changed an entry that we hold locked");
-        self.mapping.disown(Found { start: self.start, entry: old });
-        self.mapping.own(Found { start: self.start, entry: new });
+        self.with_tree(|tree| {
+            let old = tree.replace(self.start, new);
+            assert_eq!(old, self.entry, "somebody changed an entry that we hold locked");
+            self.mapping.disown(Found { start: self.start, entry: old });
+            self.mapping.own(Found { start: self.start, entry: new });
+        });
         self.entry = new;
     }
 
@@ -129,7 +135,7 @@ impl<'m, W: World> LockedEntry<'m, W> {
         let mut tree = self.mapping.tree.lock();
         let removed = tree.remove(self.start);
         assert_eq!(removed.map(|found| found.entry), Some(self.entry), "the locked entry is gone");
-        self.mapping.disown(Found { start: self.start, entry: self.entry });
+        self.mapping.disown(self.found());
         drop(tree);
         self.held = false;
         self.mapping.wake(self.start, Wake::All);
@@ -141,8 +147,8 @@ impl<'m, W: World> LockedEntry<'m, W> {
     }
 
     /// Runs `act` on the index under the tree lock: marks.
-    pub(crate) fn with_tree<R>(&self, act: impl FnOnce(&mut Index) -> R) -> R {
-        act(&mut self.mapping.tree.lock())
+    pub(crate) fn with_tree<R: Hash + Copy>(&self, act: impl FnOnce(&mut Index) -> R) -> R {
+        self.mapping.with_tree(act)
     }
 
     /// Puts `new` (locked) for one page in the place of this PMD entry, of which nothing is mapped, in one step under the tree lock.
@@ -163,7 +169,7 @@ impl<'m, W: World> LockedEntry<'m, W> {
             drop(tree);
             return Err(OutOfMemory);
         }
-        mapping.disown(Found { start: self.start, entry: self.entry });
+        mapping.disown(self.found());
         drop(tree);
         self.held = false;
         mapping.wake(self.start, Wake::All);
@@ -181,12 +187,11 @@ impl<W: World> Drop for LockedEntry<'_, W> {
         if !self.held {
             return;
         }
-        {
-            let mut tree = self.mapping.tree.lock();
+        self.with_tree(|tree| {
             let old = tree.replace(self.start, self.entry.unlocked());
             // Not an assertion while unwinding: that would end the process and hide the first failure.
             debug_assert!(old == self.entry, "somebody changed an entry that we hold locked");
-        }
+        });
         self.mapping.wake(self.start, Wake::Next);
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::IoError;
 use crate::fault_lock::FaultLock;
 use crate::index::{Index, Mark};
-use crate::seams::{AddressSpace, Filesystem, Platform, PrivateCopies, ShortLock, World};
+use crate::seams::{AddressSpace, Filesystem, Guarded, Platform, PrivateCopies, ShortLock, World};
 use crate::trace::{Inode, TraceEvent, Tracer};
 use crate::units::{PageIndex, PageRange};
 use crate::vma::Vma;
@@ -11,6 +11,7 @@ use crate::waits::{DEFAULT_BUCKET_BITS, WaitKey, WaitTable, Wake};
 use crate::{Entry, Order};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// The guard of a mapping's tree lock.
@@ -39,6 +40,14 @@ impl<W: World> Dax<W> {
     #[must_use]
     pub fn with_wait_buckets(tracer: Option<Arc<dyn Tracer>>, bits: u32) -> Arc<Self> {
         Arc::new(Self { waits: WaitTable::new(bits), tracer, mappings_made: AtomicUsize::new(1) })
+    }
+}
+
+impl<W: World> Guarded for Vec<Arc<Vma<W>>> {}
+
+impl Guarded for Option<IoError> {
+    fn describe(&self, _: &mut dyn Hasher) -> bool {
+        self.is_none()
     }
 }
 
@@ -167,7 +176,12 @@ impl<W: World> Mapping<W> {
     }
 
     pub(crate) fn wake(&self, start: PageIndex, mode: Wake) {
-        self.dax.waits.wake(self.key(start), mode);
+        W::Platform::step(|| self.dax.waits.wake(self.key(start), mode), |&()| ());
+    }
+
+    /// Runs `act` on the index under the tree lock.
+    pub(crate) fn with_tree<R: Hash + Copy>(&self, act: impl FnOnce(&mut Index) -> R) -> R {
+        W::Platform::step(|| act(&mut self.tree.lock()), |&told| told)
     }
 
     pub(crate) fn trace(&self, event: impl FnOnce() -> TraceEvent) {

@@ -5,16 +5,16 @@
 
 use crate::error::IoError;
 use crate::fault_lock::NoFaults;
-use crate::index::Mark;
+use crate::index::{Found, Mark};
 use crate::io::check_range;
 use crate::lock::Lookup;
 use crate::mapping::Mapping;
-use crate::seams::{Filesystem, Media, PrivateCopies, ShortLock, World};
+use crate::seams::{Filesystem, Media, Platform, PrivateCopies, ShortLock, World};
 use crate::units::{Frame, FrameRange, PAGE_BYTES, PageIndex, PageRange};
 use crate::waits::Waiting;
 
 /// What became of an entry that was to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Removal {
     Gone,
     /// Dirty, or chosen by a sync: kept.
@@ -76,9 +76,11 @@ impl<W: World> Mapping<W> {
         let mut rest = range;
         loop {
             // Looked up afresh after every wait: an entry found locked is never skipped (pitfall 16).
-            let Some(found) = self.tree.lock().first_in(rest) else { return removed };
+            let first = self.with_tree(|tree| tree.first_in(rest).map(|found| found.start));
+            let Some(first) = first else { return removed };
             // Nothing there after the wait: it was deleted, or small entries elsewhere in it took its place, so look again.
-            let removal = self.remove_one(found.start.max(rest.start), which);
+            let first = first.max(rest.start);
+            let removal = W::Platform::step(|| self.remove_one(first, which), |&removal| removal);
             let Some((pages, removal)) = removal else { continue };
             removed.busy += u64::from(removal == Removal::Busy);
             removed.reach.start = removed.reach.start.min(pages.start);
@@ -96,8 +98,8 @@ impl<W: World> Mapping<W> {
         if range.is_empty() {
             return range;
         }
-        let tree = self.tree.lock();
-        let (first, last) = (tree.get(range.start), tree.get(PageIndex(range.end.0 - 1)));
+        let edges = [range.start, PageIndex(range.end.0 - 1)];
+        let [first, last] = self.with_tree(|tree| edges.map(|edge| tree.get(edge)));
         let start = first.map_or(range.start, |found| found.start.min(range.start));
         let end = last.map_or(range.end, |found| {
             found.start.plus(found.entry.order().pages()).max(range.end)
@@ -121,7 +123,7 @@ impl<W: World> Mapping<W> {
 
     /// Whether some entry in `range` stands for no storage: zeros may be mapped there, or be about to be.
     pub fn may_show_zeros(&self, range: PageRange) -> bool {
-        self.tree.lock().iter_range(range).any(|found| !found.entry.is_mapped())
+        self.with_tree(|tree| tree.iter_range(range).any(|found| !found.entry.is_mapped()))
     }
 
     /// Takes the zeros out of every mapping of `range`, and every entry that stands for no storage: from now on a fault
@@ -252,28 +254,32 @@ impl<W: World> Mapping<W> {
     pub(crate) fn first_pinned(&self, range: PageRange) -> Option<Frame> {
         let mut rest = range;
         loop {
-            let found = self.tree.lock().first_in(rest)?;
-            let lookup = self.get_unlocked(self.tree.lock(), found.start, None, Waiting::Exclusive);
-            let (start, order) = match lookup {
-                Lookup::Entry(awaited) => {
-                    let (start, entry) = (awaited.start(), awaited.entry());
-                    drop(awaited);
-                    let count = entry.order().pages();
-                    let frames = entry.frame().map(|start| FrameRange { start, count });
-                    if let Some(pinned) = frames.and_then(|frames| self.media.first_pinned(frames))
-                    {
-                        return Some(pinned);
-                    }
-                    (start, entry.order())
+            let first = self.with_tree(|tree| tree.first_in(rest).map(|found| found.start))?;
+            let found = W::Platform::step(|| self.wait_unlocked(first), |&found| found);
+            let mut next = first.plus(1);
+            if let Some(Found { start, entry }) = found {
+                let count = entry.order().pages();
+                let frames = entry.frame().map(|start| FrameRange { start, count });
+                if let Some(pinned) = frames.and_then(|frames| self.media.first_pinned(frames)) {
+                    return Some(pinned);
                 }
-                Lookup::Nothing(_) | Lookup::Conflict | Lookup::Interrupted => {
-                    (found.start, crate::Order::Pte)
-                }
-            };
-            rest = PageRange::between(start.plus(order.pages()).max(rest.start), range.end);
+                next = start.plus(count);
+            }
+            rest = PageRange::between(next.max(rest.start), range.end);
             if rest.is_empty() {
                 return None;
             }
+        }
+    }
+
+    /// What covers `index` once it is unlocked; `None` if nothing does then.
+    fn wait_unlocked(&self, index: PageIndex) -> Option<Found> {
+        match self.get_unlocked(self.tree.lock(), index, None, Waiting::Exclusive) {
+            // Whoever comes next is woken: nothing was locked.
+            Lookup::Entry(awaited) => {
+                Some(Found { start: awaited.start(), entry: awaited.entry() })
+            }
+            Lookup::Nothing(_) | Lookup::Conflict | Lookup::Interrupted => None,
         }
     }
 }

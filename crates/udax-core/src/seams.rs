@@ -5,6 +5,7 @@
 use crate::error::{InstallError, IoError};
 use crate::units::{Frame, FrameRange, Order, PageIndex, PageRange};
 use alloc::sync::Arc;
+use core::hash::{Hash, Hasher};
 use core::ops::DerefMut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,7 +29,7 @@ pub enum Intent {
 }
 
 /// How an extent is backed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backing {
     /// No storage; reads as zeros.
     Hole,
@@ -41,7 +42,7 @@ pub enum Backing {
 }
 
 /// One extent of a file, as the file system answers for a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(alias = "struct iomap")]
 pub struct Iomap {
     /// The pages it covers. Starts at the page asked for; may be shorter or longer than asked.
@@ -180,7 +181,7 @@ pub trait Media: Send + Sync {
 }
 
 /// What the page tables hold for the 2 MiB around an address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[doc(alias = "pmd_t")]
 pub enum Pmd {
     /// Nothing.
@@ -194,7 +195,7 @@ pub enum Pmd {
 }
 
 /// The rights a translation gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rights {
     /// Loads only.
     ReadOnly,
@@ -213,7 +214,7 @@ pub enum PrivateCopies {
 }
 
 /// Who sees the next store to a page that was write-protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteTracking {
     /// It comes to the engine as a fault: the dirty mark may be cleared.
     Faults,
@@ -279,6 +280,15 @@ pub trait AddressSpace: Send + Sync {
     fn clear_pmd(&self, index: PageIndex);
 }
 
+/// What a lock guards. Whoever tries every schedule asks, so as to take two ways that come to the same for one.
+pub trait Guarded: Send {
+    /// Tells `state` all that anybody can find out under the lock, and whether that is all.
+    fn describe(&self, state: &mut dyn Hasher) -> bool {
+        let _ = state;
+        false
+    }
+}
+
 /// A lock that is held for a moment: the tree lock, a wait bucket. Its implementation may spin or sleep.
 pub trait ShortLock<T>: Send + Sync {
     /// What holding it looks like; dropping unlocks.
@@ -339,11 +349,18 @@ impl Counter for AtomicUsize {
 /// How threads exclude each other and wait, so that std, loom, shuttle and a kernel can each supply theirs to the same engine.
 pub trait Platform: Sized + Send + Sync + 'static {
     /// The lock.
-    type Lock<T: Send>: ShortLock<T>;
+    type Lock<T: Guarded>: ShortLock<T>;
     /// The sleep.
     type Parker: Parker + 'static;
     /// The number that is read without a lock.
     type Counter: Counter;
+
+    /// Does a step of which the caller learns `told` and nothing else. For those who try every schedule, and take two ways that come to the same
+    /// for one; else it is the step alone.
+    fn step<T, H: Hash>(act: impl FnOnce() -> T, told: impl FnOnce(&T) -> H) -> T {
+        let _ = told;
+        act()
+    }
 }
 
 /// The four of them together: what world an engine lives in.

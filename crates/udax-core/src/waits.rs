@@ -3,11 +3,12 @@
 //! Glossary: a *key* is a mapping's number and the first index of the entry waited for; a *bucket* is shared by several keys; an
 //! *exclusive* waiter stops a wake of one, a non-exclusive one does not. The argument is in docs/concurrency.md.
 
-use crate::seams::{Counter, Parker, Platform, ShortLock};
+use crate::seams::{Counter, Guarded, Parker, Platform, ShortLock};
 use crate::units::PageIndex;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hash::Hasher;
 
 /// Buckets as in Linux: 2^12, shared by all mappings.
 pub(crate) const DEFAULT_BUCKET_BITS: u32 = 12;
@@ -56,6 +57,12 @@ struct Waiter<P: Platform> {
     key: WaitKey,
     waiting: Waiting,
     parker: Arc<P::Parker>,
+}
+
+impl<P: Platform> Guarded for VecDeque<Waiter<P>> {
+    fn describe(&self, _: &mut dyn Hasher) -> bool {
+        self.is_empty()
+    }
 }
 
 struct Bucket<P: Platform> {

@@ -5,10 +5,10 @@
 
 use crate::entry::Entry;
 use crate::error::{IoError, IoErrorKind};
-use crate::index::{Found, Mark};
+use crate::index::{Found, Index, Mark};
 use crate::lock::{LockedEntry, Lookup};
 use crate::mapping::Mapping;
-use crate::seams::{AddressSpace, Filesystem, Media, ShortLock, World, WriteTracking};
+use crate::seams::{AddressSpace, Filesystem, Media, Platform, ShortLock, World, WriteTracking};
 use crate::trace::TraceEvent;
 use crate::units::{FrameRange, PageIndex, PageRange};
 use crate::vma::Sharing;
@@ -39,12 +39,16 @@ impl<W: World> Mapping<W> {
     pub fn writeback(&self, range: PageRange) -> Result<(), IoError> {
         let everything = PageRange::from(PageIndex(0));
         // What another sync is at work on is dirty until it has been flushed, so nothing under way is missed here.
-        if range.is_empty() || self.tree.lock().first_marked_in(everything, Mark::Dirty).is_none() {
+        if range.is_empty()
+            || self.with_tree(|tree| tree.first_marked_in(everything, Mark::Dirty).is_none())
+        {
             return Ok(());
         }
         let (inode, start, end) = (self.inode, range.start, PageIndex(range.end.0 - 1));
         self.trace(|| TraceEvent::WritebackRange { inode, start, end });
-        self.tree.lock().tag_range(range, Mark::Dirty, Mark::ToWrite);
+        self.with_tree(|tree| {
+            tree.tag_range(range, Mark::Dirty, Mark::ToWrite);
+        });
         let result = self.writeback_tagged(range);
         if let Err(error) = result {
             self.record_writeback_error(error);
@@ -56,10 +60,10 @@ impl<W: World> Mapping<W> {
     fn writeback_tagged(&self, range: PageRange) -> Result<(), IoError> {
         let mut rest = range;
         loop {
-            let Some(found) = self.tree.lock().first_marked_in(rest, Mark::ToWrite) else {
-                return Ok(());
-            };
-            self.writeback_one(found)?;
+            let first = |tree: &mut Index| tree.first_marked_in(rest, Mark::ToWrite);
+            let found = self.with_tree(|tree| first(tree).map(Found::unlocked));
+            let Some(found) = found else { return Ok(()) };
+            W::Platform::step(|| self.writeback_one(found), |&written| written)?;
             // Past the whole entry, so that its other indices are not met again (pitfall 56).
             let next = found.start.plus(found.entry.order().pages());
             rest = PageRange::between(next, range.end);
@@ -130,7 +134,7 @@ impl<W: World> Mapping<W> {
             return Ok(());
         }
         for edge in [range.start, PageIndex(range.end.0 - 1)] {
-            let found = self.tree.lock().get(edge);
+            let found = self.with_tree(|tree| tree.get(edge));
             let sticks_out = |found: &Found| {
                 !range.covers(PageRange::new(found.start, found.entry.order().pages()))
             };

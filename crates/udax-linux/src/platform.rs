@@ -3,7 +3,7 @@
 use crate::service::die;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use udax_core::{Parker, Platform, ShortLock};
+use udax_core::{Guarded, Parker, Platform, ShortLock};
 
 /// Takes a lock that no thread may have died with: what it guards may be half done, so the process must not go on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -20,7 +20,7 @@ pub(crate) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> Mute
 pub struct StdPlatform;
 
 impl Platform for StdPlatform {
-    type Lock<T: Send> = StdLock<T>;
+    type Lock<T: Guarded> = StdLock<T>;
     type Parker = StdParker;
     type Counter = AtomicUsize;
 }

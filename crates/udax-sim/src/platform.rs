@@ -8,14 +8,14 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use udax_core::{Counter, Parker, Platform, ShortLock};
+use udax_core::{Counter, Guarded, Parker, Platform, ShortLock};
 
 /// The platform of the simulated world.
 #[derive(Clone, Copy, Debug)]
 pub struct SimPlatform;
 
 impl Platform for SimPlatform {
-    type Lock<T: Send> = SimLock<T>;
+    type Lock<T: Guarded> = SimLock<T>;
     type Parker = SimParker;
     type Counter = SimCounter;
 }

@@ -5,14 +5,14 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Mutex, MutexGuard};
 use loom::thread::Thread;
 use std::sync::{Arc, PoisonError};
-use udax_core::{Counter, Parker, Platform, ShortLock};
+use udax_core::{Counter, Guarded, Parker, Platform, ShortLock};
 
 /// The platform on which loom tries every schedule.
 #[derive(Clone, Copy, Debug)]
 pub struct LoomPlatform;
 
 impl Platform for LoomPlatform {
-    type Lock<T: Send> = LoomLock<T>;
+    type Lock<T: Guarded> = LoomLock<T>;
     type Parker = LoomParker;
     type Counter = LoomCounter;
 }

@@ -4,14 +4,14 @@ use super::Checker;
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use std::sync::{Arc, PoisonError};
-use udax_core::{Counter, Parker, Platform, ShortLock};
+use udax_core::{Counter, Guarded, Parker, Platform, ShortLock};
 
 /// The platform on which shuttle draws schedules.
 #[derive(Clone, Copy, Debug)]
 pub struct ShuttlePlatform;
 
 impl Platform for ShuttlePlatform {
-    type Lock<T: Send> = ShuttleLock<T>;
+    type Lock<T: Guarded> = ShuttleLock<T>;
     type Parker = ShuttleParker;
     type Counter = ShuttleCounter;
 }

@@ -7,7 +7,7 @@ use crate::grab::{GrabError, Run};
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
 use crate::seams::{
-    AddressSpace, Backing, Filesystem, Intent, Iomap, Media, MediaAccess, Pmd, ShortLock, World,
+    AddressSpace, Backing, Filesystem, Intent, Iomap, Media, MediaAccess, Pmd, World,
 };
 use crate::trace::TraceEvent;
 use crate::units::{Frame, FrameRange, Order, PMD_BYTES, PMD_PAGES, PageIndex, PageRange};
@@ -47,7 +47,7 @@ impl<W: World> Mapping<W> {
 
     fn extent_fits(&self, index: PageIndex) -> Result<(), NotHuge> {
         let unit = PageRange::unit(index, Order::Pmd);
-        let first = self.tree.lock().first_in(unit);
+        let first = self.with_tree(|tree| tree.first_in(unit));
         if first.is_some_and(|found| found.entry.order() == Order::Pte) {
             return Err(NotHuge::SmallEntry);
         }

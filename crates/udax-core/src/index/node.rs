@@ -6,6 +6,7 @@ use crate::entry::Entry;
 use crate::units::PMD_PAGES;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 use core::mem;
 
 /// Index bits that a level decodes.
@@ -174,6 +175,13 @@ impl Spares {
         self.inners = Slot::Empty;
         self.inner_count = 0;
         self.limit = limit;
+    }
+
+    /// Tells `state` what makes a difference to whether there is memory.
+    pub(super) fn describe(&self, mut state: &mut dyn Hasher) {
+        if let Some(limit) = self.limit {
+            (limit, self.allocated, self.inner_count, self.leaf.is_some()).hash(&mut state);
+        }
     }
 
     fn count(&self) -> usize {

@@ -5,7 +5,9 @@ use super::node::{
     Need, PMD_SLOTS, Slot, Spares, Which, height_of, last_index, pmd_bits, slot_of, slot_start,
 };
 use crate::entry::Entry;
+use crate::seams::Guarded;
 use crate::units::{Order, PageIndex, PageRange};
+use core::hash::{Hash, Hasher};
 use core::mem;
 
 /// There was no memory for a node of the index; the index is as it was.
@@ -29,7 +31,7 @@ impl From<OutOfMemory> for InsertError {
 }
 
 /// An entry, and where it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Found {
     /// The entry's own first page, whichever page it was found by (pitfall 49).
     pub(crate) start: PageIndex,
@@ -38,6 +40,11 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// The same without the lock bit.
+    pub(crate) fn unlocked(self) -> Self {
+        Self { entry: self.entry.unlocked(), ..self }
+    }
+
     /// The last page that the entry covers. Unlike an end, it is always a number that there is.
     pub(super) const fn last(self) -> u64 {
         self.start.0 + (self.entry.order().pages() - 1)
@@ -57,6 +64,17 @@ pub(crate) struct Index {
     entries: u64,
     pages: u64,
     pub(super) spares: Spares,
+}
+
+impl Guarded for Index {
+    fn describe(&self, mut state: &mut dyn Hasher) -> bool {
+        for found in self.iter_range(PageRange::from(PageIndex(0))) {
+            let marks = [Mark::Dirty, Mark::ToWrite].map(|mark| self.is_marked(found.start, mark));
+            (found.start, found.entry, marks).hash(&mut state);
+        }
+        self.spares.describe(state);
+        true
+    }
 }
 
 impl Index {

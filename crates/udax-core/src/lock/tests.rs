@@ -4,8 +4,8 @@
 use super::*;
 use crate::error::{InstallError, IoError};
 use crate::seams::{
-    AddressSpace, Filesystem, Intent, Iomap, MediaAccess, Platform, Pmd, PrivateCopies, Rights,
-    WriteTracking,
+    AddressSpace, Filesystem, Guarded, Intent, Iomap, MediaAccess, Platform, Pmd, PrivateCopies,
+    Rights, WriteTracking,
 };
 use crate::trace::Inode;
 use crate::waits::WaitTable;
@@ -66,7 +66,7 @@ impl Parker for StdParker {
 }
 
 impl Platform for StdPlatform {
-    type Lock<T: Send> = StdLock<T>;
+    type Lock<T: Guarded> = StdLock<T>;
     type Parker = StdParker;
     type Counter = AtomicUsize;
 }
