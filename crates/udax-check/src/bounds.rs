@@ -6,7 +6,10 @@ use crate::rig::Layout;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Preemptions with which every model of two threads is explored to its end, of more threads too where all was asked for.
+/// Preemptions with which loom explores every model.
+const FEW: usize = 2;
+
+/// Preemptions with which every model is explored to its end where all was asked for, however long it takes.
 const LEAST: usize = 3;
 
 /// Whether every bound is to be lifted.
@@ -34,7 +37,8 @@ impl Drop for Name {
     }
 }
 
-/// Explores one model within the bounds that the environment sets.
+/// Explores one model: by loom under schedules with few preemptions; then by the search, if there are two threads, under every schedule. More threads are
+/// searched where all was asked for, as far as that goes in its time.
 ///
 /// # Panics
 /// If anything is found that may not be; stderr then names the model.
@@ -43,17 +47,19 @@ pub fn check(start: Start, ops: &[Op], layout: Layout) -> Explored {
     if std::env::var("UDAX_CHECK_ONLY").is_ok_and(|only| !name.0.contains(&only)) {
         return Explored::NONE;
     }
-    if !all() {
-        let preemptions = if ops.len() > 2 { LEAST - 1 } else { LEAST };
-        return explore(
-            start,
-            ops,
-            layout,
-            Bound { preemptions: Some(preemptions), time: Duration::MAX },
-        );
+    let few = Bound { preemptions: Some(FEW), time: Duration::MAX };
+    let by_loom = explore(start, ops, layout, few);
+    if ops.len() > 2 && !all() {
+        return by_loom;
     }
-    let explored = deepen(start, ops, layout);
-    println!("{}: {explored}", name.0);
+    let explored = if ops.len() > 2 {
+        deepen(start, ops, layout)
+    } else {
+        search(start, ops, layout, Bound { preemptions: None, time: Duration::MAX })
+    };
+    if all() {
+        println!("{}: {explored}", name.0);
+    }
     explored
 }
 

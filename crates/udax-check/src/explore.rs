@@ -100,10 +100,17 @@ pub fn explore(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explor
 /// # Panics
 /// If a thread is stuck, or anything is found that may not be.
 pub fn search(start: Start, ops: &[Op], layout: Layout, bound: Bound) -> Explored {
-    let begun = Instant::now();
     let ops = ops.to_vec();
-    let Searched { executions, states, is_complete } =
-        search_states(&move || run::<SearchPlatform>(start, &ops, layout), bound);
+    search_model(bound, move || run::<SearchPlatform>(start, &ops, layout))
+}
+
+/// Searches all that `model` can come to on the [`SearchPlatform`]. It must do the same whenever it is run under the same schedule.
+///
+/// # Panics
+/// If a thread is stuck, or `model` panics.
+pub fn search_model(bound: Bound, model: impl Fn() + Clone + Send + 'static) -> Explored {
+    let begun = Instant::now();
+    let Searched { executions, states, is_complete } = search_states(&model, bound);
     let reach = bound.preemptions.map_or(Reach::All, Reach::Preemptions);
     Explored { executions, states, time: begun.elapsed(), reach: is_complete.then_some(reach) }
 }

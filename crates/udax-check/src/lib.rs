@@ -21,7 +21,7 @@ mod search;
 pub use bounds::{Totals, check};
 pub use cpu::Shown;
 pub use disk::{Disk, File, Storage, TRACKED};
-pub use explore::{Bound, Explored, Reach, explore, run, search};
+pub use explore::{Bound, Explored, Reach, explore, run, search, search_model};
 pub use ops::{Op, Start};
 pub use platform::{Checker, LoomPlatform, SearchPlatform, ShuttlePlatform};
 pub use rig::{Layout, Model, Rig, Which};

@@ -237,7 +237,7 @@ impl<P: Checker> AddressSpace for Space<P> {
         P::told(|| match &mut self.0.levels().0[place(index).0] {
             Level::None => {}
             Level::Table(pages) if !is_empty(pages) => {}
-            level => *level = Level::None,
+            level @ (Level::Table(_) | Level::Huge(_)) => *level = Level::None,
         });
     }
 }
