@@ -23,7 +23,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// How long one step of a search may take.
 fn time() -> Duration {
-    Duration::from_secs(number("UDAX_CHECK_SECONDS").unwrap_or(60))
+    Duration::from_secs(number("UDAX_CHECK_SECONDS").unwrap_or(10))
 }
 
 /// Says which model it was when a test fails.
@@ -47,10 +47,13 @@ pub fn check(start: Start, ops: &[Op], layout: Layout) -> Explored {
     if std::env::var("UDAX_CHECK_ONLY").is_ok_and(|only| !name.0.contains(&only)) {
         return Explored::NONE;
     }
-    let few = Bound { preemptions: Some(FEW), time: Duration::MAX };
-    let by_loom = explore(start, ops, layout, few);
-    if ops.len() > 2 && !all() {
-        return by_loom;
+    let by = std::env::var("UDAX_CHECK_BY").unwrap_or_default();
+    if by != "search" {
+        let few = Bound { preemptions: Some(FEW), time: Duration::MAX };
+        let explored = explore(start, ops, layout, few);
+        if by == "loom" || (ops.len() > 2 && !all()) {
+            return explored;
+        }
     }
     let explored = if ops.len() > 2 {
         deepen(start, ops, layout)

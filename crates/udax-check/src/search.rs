@@ -2,8 +2,9 @@
 //!
 //! Glossary: a *point* is where a thread is about to do what others can tell (take a lock, read a counter, sleep, join); at each of them the search
 //! chooses who goes on. The *history* of a thread is a hash of all that it has learned from others: whose writing it found under each lock that it took,
-//! and what it read from counters. The code of a thread is a function of what it learns, so all histories together are the *state*. Two schedules that differ
-//! in the order of what does not depend on each other come to the same state, and only the first goes on.
+//! and what it read from counters. The code of a thread is a function of what it learns, so all histories together, and what is under the locks, are the
+//! *state*. Two schedules that come to the same state can only go on in the same ways, and only the first does. docs/concurrency.md, "How it is checked", has
+//! the argument.
 //!
 //! A lock that was taken and not written under leaves no trace, so that those who only look do not depend on each other. A counter is read without order:
 //! its reader may see whatever it stood at since the last value that the reader has been ordered behind, and the search tries each.
@@ -21,7 +22,7 @@ const POINTS: usize = 20_000;
 /// Words of stack of a thread of a model: a failing test prints from it.
 const STACK_WORDS: usize = 0x8000;
 
-/// A number of two things, which others have with a chance of one in 2^64.
+/// A hash of `parts`, the same in every run.
 pub(crate) fn mix(parts: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
@@ -235,10 +236,8 @@ impl Run {
     }
 }
 
-/// Where the calling thread may be made to wait: returns when it has what it wants, and it is its turn.
-///
-/// # Panics
-/// Never by itself; but a thread that fails gets no more turns, and goes on at once.
+/// Where the calling thread may be made to wait: returns when it has what it wants, and it is its turn. A thread that fails does not wait any more: it
+/// has to be unwound.
 pub(crate) fn point(want: Want) {
     if std::thread::panicking() {
         return;

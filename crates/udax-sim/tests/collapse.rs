@@ -4,6 +4,7 @@ mod common;
 
 use common::threads::watch;
 use common::{Call, Mapped, Rig, Spec, page, pages};
+use std::error::Error;
 use std::sync::{Arc, Mutex};
 use udax_core::{Access, Collapsed, Frame, IoError, NotCollapsed, Order, Served};
 use udax_sim::{Congruence, Evicted, Freed, FsCall, MediaCall, Placement, Plan, explore};
@@ -336,4 +337,62 @@ fn a_fault_beside_a_move_waits_for_its_end() {
     fault.lock().expect("nobody panics").take().expect("it was started").ends();
     assert_eq!((vma.load(3), rig.byte(3), rig.state(3)), (Ok(77), 77, "hM[D]".into()));
     rig.check_invariants();
+}
+
+#[test]
+fn the_last_2_mib_of_a_file_are_collapsed_as_well() {
+    let rig = Rig::new(512);
+    rig.fill(pages(0, 512), 7);
+    let vma = rig.small(pages(0, 512));
+    assert_eq!(vma.load(3), Ok(7));
+    assert_eq!(rig.mapping.collapse(page(0)), Ok(Collapsed::InPlace));
+    assert_eq!((vma.load(3), vma.load(511)), (Ok(7), Ok(7)));
+    rig.check_invariants();
+}
+
+/// Of which no entry tells: only the file system knows of it.
+#[test]
+fn storage_that_nobody_has_touched_is_not_hidden_by_zeros() {
+    for stored in [pages(0, 100), pages(400, 112), pages(200, 100)] {
+        let rig = Rig::new(WHOLE);
+        rig.fill(stored, 7);
+        let vma = rig.small(pages(0, WHOLE));
+        assert_eq!(vma.load(150), Ok(0));
+        assert_eq!(rig.mapping.collapse(page(0)), Err(NotCollapsed::Mixed), "{stored:?}");
+        assert_eq!((vma.load(150), vma.load(stored.start.0)), (Ok(0), Ok(7)));
+        rig.check_invariants();
+    }
+}
+
+/// Neither an aligned beginning nor one piece is enough.
+#[test]
+fn storage_is_moved_unless_it_is_aligned_and_in_one_piece() {
+    let aligned_first = Rig::new(WHOLE);
+    aligned_first.fill(pages(0, 512), 7);
+    aligned_first.mapping.punch_hole(300 << 12, 8 << 12).expect("nothing fails");
+    // What is free behind the file, not what has just been freed.
+    aligned_first.fill(pages(512, 8), 9);
+    aligned_first.fill(pages(300, 8), 7);
+    let one_piece = Rig::new(WHOLE);
+    one_piece.fs.set_placement(Placement::Misaligned);
+    one_piece.fill(pages(0, 512), 7);
+    one_piece.fs.set_placement(Placement::Aligned);
+    for rig in [aligned_first, one_piece] {
+        let frame = |index| rig.file.frame_of(page(index)).expect("there is storage");
+        let is_aligned = frame(0).is_pmd_aligned();
+        let is_in_one = (0..512).all(|index| frame(index) == frame(0).plus(index));
+        assert!(is_aligned != is_in_one, "the scene is not what it should be");
+        let vma = small_entries(&rig);
+        assert_eq!(rig.mapping.collapse(page(0)), Ok(Collapsed::Moved));
+        check_bytes(&rig, &vma);
+    }
+}
+
+#[test]
+fn why_not_is_told_in_words_with_the_cause() {
+    let failed = NotCollapsed::Failed(EIO);
+    let cause = failed.source().expect("there is one");
+    assert!(failed.to_string().ends_with(&cause.to_string()), "{failed}");
+    assert!(NotCollapsed::Mixed.source().is_none());
+    assert_eq!(NotCollapsed::Pinned(Frame(16)).to_string(), "a device uses frame 0x10");
 }

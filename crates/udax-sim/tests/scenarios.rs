@@ -76,7 +76,9 @@ fn scenario_13_everything_is_given_back_at_the_end() {
     rig.check(&[&huge, &off]);
     for map in [&huge, &off] {
         map.process.unmap(map.sim.address(page(0)) / PAGE_BYTES, 1024);
+        let holders = Arc::strong_count(&map.vma);
         rig.mapping.detach(&map.vma);
+        assert_eq!(Arc::strong_count(&map.vma), holders - 1, "the file forgets the VMA");
     }
     rig.mapping.truncate(0).expect("nothing left");
     rig.mapping.evict();
