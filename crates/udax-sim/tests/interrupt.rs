@@ -107,5 +107,6 @@ fn w9_under_every_schedule_nobody_sleeps_for_ever() {
         });
         interrupted += *seen.lock().expect("nobody panics");
     }
-    assert!(interrupted > 0, "in some schedule a wait was ended");
+    // Miri tries too few schedules for that.
+    assert!(cfg!(miri) || interrupted > 0, "in some schedule a wait was ended");
 }

@@ -79,6 +79,28 @@ fn pitfall_040_the_rest_of_the_pages_around_a_write_is_copied() {
 }
 
 #[test]
+fn pitfall_040_zeros_over_several_shared_pages_leave_the_rest_of_the_first_and_of_the_last() {
+    let (rig, other) = pair(2 * PMD_BYTES);
+    let map = rig.map(Shape::shared(0, 1024).small());
+    let (first, last) = (4 * PAGE_BYTES, 8 * PAGE_BYTES - 1);
+    assert_eq!(rig.mapping.write(first, &[5; 4 * 4096]), Ok(4 * 4096));
+    share(&rig, &other);
+    for index in 4..8 {
+        assert_eq!(rig.read(&map, index), Ok(5), "mapped to the shared storage");
+    }
+    let (from, to) = (first + 100, 7 * PAGE_BYTES + 50);
+    rig.mapping.zero_range(from, to - from).expect("space");
+    for (at, left) in [(first, 5), (from - 1, 5), (from, 0), (to - 1, 0), (to, 5), (last, 5)] {
+        assert_eq!((byte(&rig, at), byte(&other, at)), (left, 5), "at {at}");
+    }
+    for (index, left) in (4..8).zip([5, 0, 0, 0]) {
+        assert_eq!(rig.read(&map, index), Ok(left), "page {index}");
+    }
+    rig.check(&[&map]);
+    other.check(&[]);
+}
+
+#[test]
 fn pitfall_040_a_source_that_is_a_hole_gives_zeros() {
     for source in [Backing::Hole, Backing::Unwritten] {
         let (rig, other) = pair(16 * PAGE_BYTES);
