@@ -174,6 +174,20 @@ fn a_media_that_grants_pieces_keeps_small_entries() {
 }
 
 #[test]
+fn a_media_that_grants_2_mib_and_no_more_is_enough() {
+    let rig = Rig::new(WHOLE);
+    rig.fill(pages(0, WHOLE), 7);
+    rig.media.set_contiguous_limit(Some(512));
+    let (large, small) = (rig.shared(pages(0, 512)), rig.small(pages(0, WHOLE)));
+    large.store(3, 9).expect("there is storage");
+    assert_eq!(large.translation(3).map(|one| one.order), Some(Order::Pmd));
+    assert_eq!((small.load(600), rig.mapping.collapse(page(600))), (Ok(7), Ok(Collapsed::InPlace)));
+    rig.mapping.sync(pages(0, WHOLE)).expect("2 MiB are flushed at once");
+    assert_eq!((rig.state(3), rig.state(600)), ("hM".into(), "hM".into()));
+    rig.check_invariants();
+}
+
+#[test]
 fn a_move_that_fails_leaves_everything_as_it_was() {
     let rig = scattered();
     let vma = small_entries(&rig);
