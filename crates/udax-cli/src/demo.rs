@@ -2,18 +2,15 @@
 
 mod checks;
 mod measure;
-mod place;
-mod process;
-mod progress;
 mod report;
 mod stores;
 
 use crate::output::{CannotWork, Verdict, print, print_json};
+use crate::place::{self, Place};
+use crate::progress::Progress;
 use crate::size;
 use checks::Check;
 use measure::{Measured, measure};
-use place::Place;
-use progress::Progress;
 use serde::Serialize;
 use std::fs::File;
 use std::os::fd::AsRawFd;

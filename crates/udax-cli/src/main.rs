@@ -1,10 +1,14 @@
 //! The command `udax`.
 #![forbid(unsafe_code)]
 
+mod account;
 mod output;
+mod place;
 mod proc;
+mod progress;
 mod size;
 
+mod bench;
 mod demo;
 mod info;
 mod map;
@@ -43,6 +47,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Map(map::MapArgs),
     Info(info::InfoArgs),
 }
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Demo(args) => demo::demo(&args).map(code),
+        Command::Bench(args) => bench::bench(&args).map(code),
         Command::Map(args) => map::map(&args).map(code),
         Command::Info(args) => info::info(&args).map(code),
     };

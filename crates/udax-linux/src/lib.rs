@@ -10,6 +10,7 @@ compile_error!("addresses and file offsets are taken to be of 64 bits");
 mod area;
 mod call;
 mod file;
+mod follow;
 mod fork;
 mod lease;
 mod native;

@@ -10,13 +10,14 @@
 //! All of them block every signal, except the two that the C library needs in every thread.
 
 use crate::call::{Job, Mailbox};
+use crate::follow::Follower;
 use crate::lease::{LeaseId, Leases};
 use crate::platform::lock;
 use crate::start;
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
-use crate::sys::{fd, mem, uffd};
+use crate::sys::{fd, mem, sched, uffd};
 use linux_raw_sys::general as k;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// What a thread wanted of a page.
@@ -54,6 +55,8 @@ pub struct FaultEvent {
     pub access: Access,
     /// What was in the way.
     pub cause: Cause,
+    /// The thread, by its number in the kernel; 0 if the kernel does not tell.
+    pub thread: i32,
 }
 
 /// What the service's threads call.
@@ -178,6 +181,8 @@ pub struct Service {
     to_mapper: Mailbox,
     to_caller: Mailbox,
     to_file: Mailbox,
+    /// The numbers of `udax-map` and `udax-call`, which others wait for while a fault is served or a program call made.
+    short_waits: [AtomicI32; 2],
     /// Faults that were read and not yet handled.
     queue: Mutex<VecDeque<FaultEvent>>,
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
@@ -215,6 +220,7 @@ impl Service {
             to_mapper: Mailbox::new(),
             to_caller: Mailbox::new(),
             to_file: Mailbox::new(),
+            short_waits: [const { AtomicI32::new(0) }; 2],
             queue: Mutex::new(VecDeque::new()),
             moving: Mutex::new(()),
             stats: Stats::default(),
@@ -367,13 +373,14 @@ impl Service {
     fn queue_events(&self) -> Result<(), Errno> {
         let mut queue = lock(&self.queue);
         let result = uffd::read(self.table.uffd, &mut |event| match event {
-            uffd::Event::Fault { address, flags } => {
+            uffd::Event::Fault { address, flags, thread } => {
                 let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
                 let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
                 queue.push_back(FaultEvent {
                     address: address & !(mem::PAGE - 1),
                     access: if stores { Access::Write } else { Access::Read },
                     cause: if protected { Cause::WriteProtected } else { Cause::Missing },
+                    thread,
                 });
             }
             uffd::Event::Other => {}
@@ -389,9 +396,14 @@ impl Service {
     }
 
     fn serve_faults(&self) -> Infallible {
+        sched::short_slices();
+        let mut follower = Follower::default();
         loop {
             while let Some(fault) = self.next_fault() {
                 self.serve(fault);
+                follower.beside(fault.thread, &self.short_waits, &self.to_mapper, || {
+                    uffd::wake(self.table.uffd, fault.address, mem::PAGE);
+                });
             }
             if fd::poll_two(self.table.uffd, self.table.queued) {
                 fd::answer(self.table.queued);
@@ -404,7 +416,13 @@ impl Service {
         assert!(!self.fail_at_first_fault, "told to by UDAX_TEST_FAIL_FAULT_THREAD");
         add(&self.stats.faults, 1);
         self.handler.fault(fault);
-        uffd::wake(self.table.uffd, fault.address, mem::PAGE);
+    }
+
+    /// Work that somebody waits for and that is soon done.
+    fn serve_short(&self, which: usize, mailbox: &Mailbox) -> Infallible {
+        sched::short_slices();
+        self.short_waits[which].store(signal::thread_id(), Ordering::Relaxed);
+        serve(mailbox)
     }
 
     fn serve_leases(&self) -> Infallible {
@@ -427,8 +445,8 @@ impl Service {
         let outcome = catch_unwind(AssertUnwindSafe(|| match role {
             Role::Fault => self.serve_faults(),
             Role::Lease => self.serve_leases(),
-            Role::Map => serve(&self.to_mapper),
-            Role::Call => serve(&self.to_caller),
+            Role::Map => self.serve_short(0, &self.to_mapper),
+            Role::Call => self.serve_short(1, &self.to_caller),
             Role::File => serve(&self.to_file),
         }));
         let Err(payload) = outcome;

@@ -87,7 +87,7 @@ pub(super) fn all(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::process::Memory;
+    use crate::account::Memory;
     use std::time::Duration;
 
     const SIZE: u64 = 1 << 30;

@@ -1,6 +1,6 @@
 //! Reading a mapping, and what that costs.
 
-use super::process::{self, Memory, Smaps};
+use crate::account::{self, Memory, Smaps};
 use anyhow::Context;
 use serde::Serialize;
 use std::fs::File;
@@ -77,13 +77,13 @@ pub(super) fn measure(map: &impl Loads, file: &File) -> anyhow::Result<Measured>
     let storage = storage_bytes(file)?;
     let user_space_faults = udax::statistics().faults;
     let memory = Memory::now()?;
-    let page_faults = process::page_faults()?;
+    let page_faults = account::page_faults()?;
     let begun = Instant::now();
     let nonzero_bytes = read_every_page(map);
     let time = begun.elapsed();
     Ok(Measured {
         time,
-        page_faults: process::page_faults()?.saturating_sub(page_faults),
+        page_faults: account::page_faults()?.saturating_sub(page_faults),
         memory: Memory::now()?.since(memory),
         user_space_faults: udax::statistics().faults.saturating_sub(user_space_faults),
         storage_bytes: storage_bytes(file)?.saturating_sub(storage),

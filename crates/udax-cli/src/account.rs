@@ -17,15 +17,18 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 /// The memory that this process has, in bytes, as `/proc/self/status` tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub(in crate::demo) struct Memory {
+pub(crate) struct Memory {
     /// All of it.
-    pub(in crate::demo) rss_bytes: u64,
+    pub(crate) rss_bytes: u64,
     /// Its own.
-    pub(in crate::demo) anonymous_bytes: u64,
+    pub(crate) anonymous_bytes: u64,
     /// Pages of files.
-    pub(in crate::demo) file_bytes: u64,
+    pub(crate) file_bytes: u64,
     /// Pages of tmpfs files and of shared memory.
-    pub(in crate::demo) shmem_bytes: u64,
+    pub(crate) shmem_bytes: u64,
+    /// Page tables.
+    #[serde(skip)]
+    pub(crate) table_bytes: u64,
 }
 
 impl Memory {
@@ -33,7 +36,7 @@ impl Memory {
     ///
     /// # Errors
     /// If there is no /proc.
-    pub(in crate::demo) fn now() -> anyhow::Result<Self> {
+    pub(crate) fn now() -> anyhow::Result<Self> {
         Ok(Self::of(&text_of("/proc/self/status")?))
     }
 
@@ -44,16 +47,18 @@ impl Memory {
             anonymous_bytes: bytes("RssAnon"),
             file_bytes: bytes("RssFile"),
             shmem_bytes: bytes("RssShmem"),
+            table_bytes: bytes("VmPTE"),
         }
     }
 
     /// What came since `before`; what went counts as nothing.
-    pub(in crate::demo) const fn since(self, before: Self) -> Self {
+    pub(crate) const fn since(self, before: Self) -> Self {
         Self {
             rss_bytes: self.rss_bytes.saturating_sub(before.rss_bytes),
             anonymous_bytes: self.anonymous_bytes.saturating_sub(before.anonymous_bytes),
             file_bytes: self.file_bytes.saturating_sub(before.file_bytes),
             shmem_bytes: self.shmem_bytes.saturating_sub(before.shmem_bytes),
+            table_bytes: self.table_bytes.saturating_sub(before.table_bytes),
         }
     }
 }
@@ -62,8 +67,16 @@ impl Memory {
 ///
 /// # Errors
 /// If `/proc/self/stat` cannot be read or understood.
-pub(in crate::demo) fn page_faults() -> anyhow::Result<u64> {
+pub(crate) fn page_faults() -> anyhow::Result<u64> {
     faults_of(&text_of("/proc/self/stat")?).context("cannot understand /proc/self/stat")
+}
+
+/// How many VMAs this process has.
+///
+/// # Errors
+/// If there is no /proc.
+pub(crate) fn vmas() -> anyhow::Result<u64> {
+    Ok(text_of("/proc/self/maps")?.lines().count() as u64)
 }
 
 fn faults_of(stat: &str) -> Option<u64> {
@@ -74,18 +87,18 @@ fn faults_of(stat: &str) -> Option<u64> {
 }
 
 /// Memory that could be had without swapping, in bytes; `None` if the kernel does not tell.
-pub(in crate::demo) fn available_memory() -> Option<u64> {
+pub(crate) fn available_memory() -> Option<u64> {
     Some(field(&text_of("/proc/meminfo").ok()?, "MemAvailable")? * 1024)
 }
 
 /// The lines of `/proc/self/smaps` for some addresses, added up over the VMAs there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(in crate::demo) struct Smaps {
+pub(crate) struct Smaps {
     /// How many VMAs.
-    pub(in crate::demo) vmas: u64,
+    pub(crate) vmas: u64,
     /// Each line's name and its sum in KiB, in the kernel's order.
     #[serde(rename = "kib", serialize_with = "as_map")]
-    pub(in crate::demo) lines: Vec<(String, u64)>,
+    pub(crate) lines: Vec<(String, u64)>,
 }
 
 fn as_map<S: serde::Serializer>(lines: &[(String, u64)], to: S) -> Result<S::Ok, S::Error> {
@@ -97,12 +110,12 @@ impl Smaps {
     ///
     /// # Errors
     /// If `/proc/self/smaps` cannot be read.
-    pub(in crate::demo) fn of(addresses: &Range<usize>) -> anyhow::Result<Self> {
+    pub(crate) fn of(addresses: &Range<usize>) -> anyhow::Result<Self> {
         Ok(Self::parse(&text_of("/proc/self/smaps")?, addresses))
     }
 
     /// One line's sum in KiB; 0 if there is no such line.
-    pub(in crate::demo) fn kib(&self, name: &str) -> u64 {
+    pub(crate) fn kib(&self, name: &str) -> u64 {
         self.lines.iter().find(|(known, _)| known == name).map_or(0, |(_, kib)| *kib)
     }
 

@@ -1,6 +1,6 @@
 //! Where the files of the experiment are made, and how much fits there.
 
-use super::process;
+use crate::account;
 use crate::output::CannotWork;
 use crate::size::human;
 use anyhow::{Context, bail};
@@ -11,12 +11,12 @@ use udax_core::PAGE_BYTES;
 use udax_host::HostKind;
 
 /// Files below this have no hole worth a 2 MiB page.
-pub(super) const SMALLEST_BYTES: u64 = 4 << 20;
+pub(crate) const SMALLEST_BYTES: u64 = 4 << 20;
 /// What is taken if nothing is said.
 const USUAL_BYTES: u64 = 1 << 30;
 
 /// A directory to make files in.
-pub(super) struct Place {
+pub(crate) struct Place {
     directory: PathBuf,
     kind: HostKind,
 }
@@ -26,7 +26,7 @@ impl Place {
     ///
     /// # Errors
     /// If no file can be made there; `CannotWork` if files there are not served.
-    pub(super) fn choose(asked: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn choose(asked: Option<&Path>) -> anyhow::Result<Self> {
         let memory = Path::new("/dev/shm");
         let directory = match asked {
             Some(directory) => directory.to_owned(),
@@ -47,11 +47,11 @@ impl Place {
         Ok(Self { directory, kind })
     }
 
-    pub(super) fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    pub(super) const fn kind(&self) -> HostKind {
+    pub(crate) const fn kind(&self) -> HostKind {
         self.kind
     }
 
@@ -59,7 +59,7 @@ impl Place {
     ///
     /// # Errors
     /// If it cannot be made, or not be that large.
-    pub(super) fn make(&self, size_bytes: u64) -> anyhow::Result<File> {
+    pub(crate) fn make(&self, size_bytes: u64) -> anyhow::Result<File> {
         let file = nameless(&self.directory)?;
         file.set_len(size_bytes).with_context(|| {
             format!("cannot make a file of {} in {}", human(size_bytes), self.directory.display())
@@ -71,7 +71,7 @@ impl Place {
     ///
     /// # Errors
     /// If the size asked for is too small, or there is no room.
-    pub(super) fn size_that_fits(&self, asked: Option<u64>) -> anyhow::Result<u64> {
+    pub(crate) fn size_that_fits(&self, asked: Option<u64>) -> anyhow::Result<u64> {
         fit(asked, self.room()?).with_context(|| {
             let there = self.directory.display();
             format!("cannot use {there}, where the plain mapping fills what it reads")
@@ -87,7 +87,7 @@ impl Place {
             .with_context(|| format!("cannot look at {}", self.directory.display()))?;
         let free = status.f_bavail.saturating_mul(status.f_frsize);
         // Not the last byte: others need memory too.
-        let memory = process::available_memory().map_or(u64::MAX, |bytes| bytes / 4 * 3);
+        let memory = account::available_memory().map_or(u64::MAX, |bytes| bytes / 4 * 3);
         Ok(Some(free.min(memory)))
     }
 }

@@ -4,11 +4,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 
 /// Tells on a terminal what is being done; silent elsewhere.
-pub(super) struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// For `steps` steps.
-    pub(super) fn new(steps: u64) -> Self {
+    pub(crate) fn new(steps: u64) -> Self {
         let target = if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr()
         } else {
@@ -22,7 +22,7 @@ impl Progress {
     }
 
     /// The next step begins. Nothing is drawn until the one after: what is measured meanwhile is not disturbed.
-    pub(super) fn step(&self, what: &'static str) {
+    pub(crate) fn step(&self, what: impl Into<std::borrow::Cow<'static, str>>) {
         self.0.inc(1);
         self.0.set_message(what);
         self.0.tick();

@@ -1,0 +1,165 @@
+//! What a benchmark came to, as a table.
+
+use super::Bench;
+use super::goal::{Against, Goal, Quantity};
+use super::pattern::Pattern;
+use super::sample::{Sample, Spread};
+use super::way::Way;
+use crate::output::table;
+use crate::size::human;
+use serde::Serialize;
+use std::fmt::Write;
+use udax_host::HostKind;
+
+/// One pattern.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    pub(crate) pattern: Pattern,
+    pub(crate) comparisons: Vec<Comparison>,
+    pub(crate) samples: Vec<(Way, Sample)>,
+}
+
+/// Two ways beside each other.
+#[derive(Serialize)]
+pub(crate) struct Comparison {
+    pub(crate) quantity: Quantity,
+    pub(crate) against: Against,
+    /// The medians of udax and of the other.
+    pub(crate) udax: f64,
+    pub(crate) other: f64,
+    /// Of each turn, in order.
+    pub(crate) ratios: Vec<f64>,
+    pub(crate) ratio: Spread,
+    pub(crate) goal: Option<f64>,
+    pub(crate) holds: bool,
+}
+
+impl Row {
+    pub(crate) fn new(pattern: Pattern, kind: HostKind, samples: Vec<(Way, Sample)>) -> Self {
+        let goals: Vec<Goal> =
+            pattern.goals().into_iter().filter(|goal| goal.is_for(kind)).collect();
+        let mut comparisons: Vec<Comparison> = goals
+            .iter()
+            .map(|goal| compare(&samples, goal.quantity, goal.against, Some(goal.at_most)))
+            .collect();
+        let shown = goals.iter().any(|goal| goal.against == Against::Plain);
+        if !shown {
+            comparisons.push(compare(&samples, Quantity::Time, Against::Plain, None));
+        }
+        Self { pattern, comparisons, samples }
+    }
+
+    pub(crate) fn holds(&self) -> bool {
+        self.comparisons.iter().all(|comparison| comparison.holds)
+    }
+}
+
+fn compare(
+    samples: &[(Way, Sample)],
+    quantity: Quantity,
+    against: Against,
+    goal: Option<f64>,
+) -> Comparison {
+    let of = |wanted: Way| -> Vec<f64> {
+        let own = samples.iter().filter(|(way, _)| *way == wanted);
+        own.map(|(_, sample)| quantity.of(sample)).collect()
+    };
+    let other = of(match against {
+        Against::Plain => Way::Plain,
+        Against::Floor => Way::Floor,
+    });
+    let udax = of(Way::Udax);
+    // What took nothing counts as one byte, or one nanosecond.
+    let ratios: Vec<f64> = udax.iter().zip(&other).map(|(a, b)| a.max(1.0) / b.max(1.0)).collect();
+    let ratio = Spread::of(&ratios);
+    Comparison {
+        quantity,
+        against,
+        udax: Spread::of(&udax).median,
+        other: Spread::of(&other).median,
+        holds: goal.is_none_or(|goal| ratio.median <= goal),
+        ratios,
+        ratio,
+        goal,
+    }
+}
+
+/// The whole report.
+pub(super) fn text(bench: &Bench) -> String {
+    let mut rows = table(
+        ["pattern", "what", "udax", "against", "", "ratio", "quartiles", "goal", ""],
+        &[2, 4, 5, 6, 7],
+    );
+    for row in &bench.rows {
+        for (number, comparison) in row.comparisons.iter().enumerate() {
+            let name = if number == 0 { row.pattern.name() } else { String::new() };
+            rows.add_row(cells(name, comparison));
+        }
+    }
+    let mut text = String::new();
+    let missed = bench.rows.iter().flat_map(|row| &row.comparisons).filter(|c| !c.holds).count();
+    let verdict = match missed {
+        0 => "All goals hold.".to_owned(),
+        1 => "One goal does not hold.".to_owned(),
+        many => format!("{many} goals do not hold."),
+    };
+    let _ = writeln!(
+        text,
+        "{} on {}, {}, medians of {} runs by turns\n\n{rows}\n\n{verdict}",
+        bench.directory.display(),
+        bench.file_system,
+        human(bench.size_bytes),
+        bench.runs
+    );
+    text
+}
+
+fn cells(name: String, comparison: &Comparison) -> [String; 9] {
+    let Comparison { quantity, against, udax, other, ratio, goal, holds, .. } = comparison;
+    [
+        name,
+        quantity.name().to_owned(),
+        value(*quantity, *udax),
+        match against {
+            Against::Plain => "plain".to_owned(),
+            Against::Floor => "floor".to_owned(),
+        },
+        value(*quantity, *other),
+        number(ratio.median),
+        format!("{}..{}", number(ratio.lower_quartile), number(ratio.upper_quartile)),
+        goal.map_or_else(String::new, number),
+        match goal {
+            Some(_) if *holds => "holds".to_owned(),
+            Some(_) => "MISSED".to_owned(),
+            None => String::new(),
+        },
+    ]
+}
+
+/// Three digits that count.
+fn number(value: f64) -> String {
+    match value {
+        0.0..0.1 => format!("{value:.4}"),
+        0.1..10.0 => format!("{value:.2}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+fn value(quantity: Quantity, value: f64) -> String {
+    match quantity {
+        Quantity::Memory | Quantity::Storage => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a number of bytes, which was one before"
+            )]
+            let bytes = value as u64;
+            human(bytes)
+        }
+        Quantity::Time | Quantity::Typical | Quantity::Tail => match value / 1e3 {
+            micros @ 0.0..100.0 => format!("{micros:.1} us"),
+            micros @ 100.0..100_000.0 => format!("{:.2} ms", micros / 1e3),
+            micros => format!("{:.2} s", micros / 1e6),
+        },
+    }
+}

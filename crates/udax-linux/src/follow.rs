@@ -1,0 +1,100 @@
+//! The fault thread goes to the processor where faults are taken.
+//!
+//! A fault wakes the fault thread, and that wakes the thread that faulted. Where both are on one processor this is two switches, some 2 us;
+//! where each wakes the other on an idle processor it is two interrupts and two ways out of idleness: 50 to 100 us in a virtual machine. The
+//! scheduler by itself keeps them apart: when one wakes the other it has not gone to sleep yet, so another processor looks better. Once
+//! together they stay so, as the scheduler then looks where a thread was before.
+
+use crate::call::Mailbox;
+use crate::sys::sched::{self, Processors};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Faults from one look to the next, at least and at most. A look costs some microseconds.
+const SOONEST: u32 = 4;
+const LATEST: u32 = 64;
+/// After so many moves in a row it is left alone for [`GIVEN_UP`] faults: there are more idle processors than one, or more threads.
+const MOVES: u32 = 4;
+const GIVEN_UP: u32 = 4096;
+/// How long the processor that is left is kept busy at most, so that the thread that is woken does not go there.
+const HELD: Duration = Duration::from_micros(200);
+
+/// Where the fault thread is kept. It alone uses this.
+#[derive(Default)]
+pub(crate) struct Follower {
+    /// Faults until the next look.
+    until_look: u32,
+    /// What that was at the beginning.
+    interval: u32,
+    /// Moves without a look in between that found nothing to do.
+    moves: u32,
+    kept_at: Option<usize>,
+}
+
+impl Follower {
+    /// Runs `wake`, which wakes `thread`, so that it goes on where this thread is. `others` are kept here as well; the first of them takes jobs
+    /// from `first`.
+    pub(crate) fn beside(
+        &mut self,
+        thread: i32,
+        others: &[AtomicI32],
+        first: &Mailbox,
+        wake: impl FnOnce(),
+    ) {
+        if self.until_look > 0 {
+            self.until_look -= 1;
+            return wake();
+        }
+        let place = sched::processor_of(thread);
+        if place.is_none() || place == self.kept_at {
+            self.interval = (self.interval * 2).clamp(SOONEST, LATEST);
+            self.moves = 0;
+            self.until_look = self.interval;
+            return wake();
+        }
+        self.moves += 1;
+        self.interval = SOONEST;
+        self.until_look = if self.moves < MOVES { SOONEST } else { GIVEN_UP };
+        self.kept_at = place;
+        let set = place.and_then(Processors::one);
+        // A processor may have been taken from the process meanwhile: then a thread stays where it is.
+        let keep = |thread| {
+            let _ = set.map(|set| set.keep(thread));
+        };
+        keep(0);
+        let held = Held::by(first);
+        wake();
+        drop(held);
+        others.iter().for_each(|other| keep(other.load(Ordering::Relaxed)));
+    }
+}
+
+/// A processor that is kept busy, by a thread that has been kept there, until this is dropped.
+struct Held(Arc<AtomicBool>);
+
+impl Held {
+    fn by(mailbox: &Mailbox) -> Self {
+        let (begun, ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (begin, end) = (Arc::clone(&begun), Arc::clone(&ended));
+        mailbox.post(Box::new(move || {
+            begin.store(true, Ordering::Release);
+            spin_until(&end);
+        }));
+        spin_until(&begun);
+        Self(ended)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn spin_until(flag: &AtomicBool) {
+    let since = Instant::now();
+    while !flag.load(Ordering::Acquire) && since.elapsed() < HELD {
+        std::hint::spin_loop();
+    }
+}

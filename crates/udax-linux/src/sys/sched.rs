@@ -1,0 +1,111 @@
+//! On which processor a thread runs, and how soon.
+
+use super::errno::Errno;
+use super::raw::syscall;
+use super::fd;
+use linux_raw_sys::general as k;
+
+/// A set of processors, as large as the kernel's own may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Processors([u64; 16]);
+
+impl Processors {
+    /// One alone.
+    pub(crate) const fn one(number: usize) -> Option<Self> {
+        let mut set = [0; 16];
+        if number >= 64 * set.len() {
+            return None;
+        }
+        set[number / 64] = 1 << (number % 64);
+        Some(Self(set))
+    }
+
+    /// Those that this thread may run on.
+    pub(crate) fn of_this_thread() -> Result<Self, Errno> {
+        let mut set = [0_u64; 16];
+        let arguments = [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0];
+        // SAFETY: the pointer is to a set of the length that is told, borrowed for the call.
+        unsafe { syscall(k::__NR_sched_getaffinity, arguments) }?;
+        Ok(Self(set))
+    }
+
+    /// Keeps `thread` (0: this one) to these.
+    pub(crate) fn keep(&self, thread: i32) -> Result<(), Errno> {
+        let arguments =
+            [thread as usize, size_of_val(&self.0), self.0.as_ptr() as usize, 0, 0, 0];
+        // SAFETY: the pointer is to a set of the length that is told, borrowed for the call.
+        unsafe { syscall(k::__NR_sched_setaffinity, arguments) }.map(drop)
+    }
+}
+
+/// The processor that a thread of this process ran on last.
+pub(crate) fn processor_of(thread: i32) -> Option<usize> {
+    let mut path = *b"/proc/self/task/0000000000/stat\0";
+    let mut rest = thread;
+    for digit in path[16..26].iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).ok()?;
+        rest /= 10;
+    }
+    // The kernel takes no number that begins with 0.
+    let first = path[16..26].iter().position(|&digit| digit != b'0')?;
+    path.copy_within(16 + first.., 16);
+    let name = core::ffi::CStr::from_bytes_until_nul(&path).ok()?;
+    let stat = fd::open(name, k::O_RDONLY | k::O_CLOEXEC).ok()?;
+    let mut text = [0; 512];
+    let length = fd::read(stat, &mut text);
+    fd::close(stat);
+    processor_in(&text[..length.ok()?])
+}
+
+/// The 39th field, counted from the end of the second, which may hold anything.
+fn processor_in(stat: &[u8]) -> Option<usize> {
+    let behind = stat.iter().rposition(|&byte| byte == b')')? + 1;
+    let text = core::str::from_utf8(&stat[behind..]).ok()?;
+    text.split_ascii_whitespace().nth(36)?.parse().ok()
+}
+
+/// This thread gets short slices, and so its turn soon after it was woken. Kernels before 6.12 take no notice.
+pub(crate) fn short_slices() {
+    const SLICE_NANOS: u64 = 100_000;
+    // `struct sched_attr`: size and policy, flags, nice and priority, runtime, deadline, period.
+    let attributes: [u64; 6] = [48, 0, 0, SLICE_NANOS, 0, 0];
+    let arguments = [0, attributes.as_ptr() as usize, 0, 0, 0, 0];
+    // SAFETY: the pointer is to a structure whose first word tells its length, borrowed for the call.
+    let _ = unsafe { syscall(k::__NR_sched_setattr, arguments) };
+}
+
+/// The processor that this thread runs on.
+pub(crate) fn this_processor() -> Option<usize> {
+    let mut number = 0_u32;
+    let number_at: *mut u32 = &raw mut number;
+    let arguments = [number_at as usize, 0, 0, 0, 0, 0];
+    // SAFETY: the pointer is to a number of the type the call names, borrowed for the call.
+    unsafe { syscall(k::__NR_getcpu, arguments) }.ok()?;
+    usize::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::signal;
+
+    #[test]
+    fn the_processor_is_found_behind_a_name_with_spaces_and_brackets() {
+        let mut stat = b"7 (a ) b) S".to_vec();
+        for field in 4..=52 {
+            stat.extend_from_slice(format!(" {field}").as_bytes());
+        }
+        assert_eq!(processor_in(&stat), Some(39));
+        assert_eq!(processor_in(b"7 (a"), None);
+    }
+
+    #[test]
+    fn a_thread_that_is_kept_to_a_processor_is_found_there() {
+        let before = Processors::of_this_thread().expect("they can be asked for");
+        let here = this_processor().expect("it can be asked for");
+        Processors::one(here).expect("a small number").keep(0).expect("it runs there");
+        assert_eq!(processor_of(signal::thread_id()), Some(here));
+        before.keep(0).expect("it ran there");
+        assert_eq!(Processors::of_this_thread(), Ok(before));
+    }
+}
