@@ -1,15 +1,21 @@
 //! What is known of a file's holes, and the answers that follow from it. No system calls here.
 //!
-//! Three sets of pages, disjoint but for `data` and `assigned`; a page in none of them is *unknown*, and unknown counts as
+//! Glossary: a *grain* is 32 KiB, the smallest hole that is offered: less would cost more in VMAs than it saves in pages.
+//!
+//! Three sets of grains, disjoint but for `data` and `assigned`; a page in none of them is *unknown*, and unknown counts as
 //! mapped: the host kernel's own mapping is always right.
 //! - `holes`: a survey saw no data, and no mapping may show these pages natively. They, and they alone, may be zeros.
-//! - `data`: a survey saw data somewhere in the 2 MiB unit.
-//! - `assigned`: some mapping may show these units natively. A store there tells nobody, so no survey can make them holes.
+//! - `data`: a survey saw data somewhere in the grain, or passed over it.
+//! - `assigned`: some mapping may show these grains natively. A store there tells nobody, so no survey can make them holes. A part of them is
+//!   *kept*: whoever shows them, or writes them, cannot be stopped from it, so they stay assigned.
 //!
 //! Holes and data are learnt only while the map is trusted: while somebody vouches that nobody writes the file unseen.
 
 use crate::range_set::RangeSet;
-use udax_core::{Backing, Frame, Intent, Iomap, Order, PMD_PAGES, PageIndex, PageRange};
+use udax_core::{Backing, Frame, Intent, Iomap, Order, PageIndex, PageRange};
+
+/// Pages of a grain, the smallest hole that is offered.
+pub const GRAIN_PAGES: u64 = 8;
 
 /// No answer goes further than this: 1 GiB.
 const LOOK_AHEAD_PAGES: u64 = 1 << 18;
@@ -35,6 +41,7 @@ pub(crate) struct HoleMap {
     holes: RangeSet,
     data: RangeSet,
     assigned: RangeSet,
+    kept: RangeSet,
     /// How many times anything was assigned or released.
     changes: u64,
     /// Odd while the map is trusted.
@@ -64,13 +71,13 @@ impl HoleMap {
         }
         let unit = range.start.align_down(Order::Pmd);
         let limit = unit.plus(LOOK_AHEAD_PAGES).min(eof);
-        let wanted_end = units_out(range).end;
+        let wanted_end = grains_out(range).end;
         match self.holes.run_at(range.start) {
             Some(hole) => match intent {
                 Intent::Read | Intent::Zero | Intent::Move => {
                     extent(PageRange::between(range.start, hole.end.min(limit)), Backing::Hole)
                 }
-                // No further than asked: the next unit is a hole still, and costs nothing as long as it is one.
+                // No further than asked: the next grain is a hole still, and costs nothing as long as it is one.
                 Intent::Write => {
                     self.mapped(range.start, hole.end.min(wanted_end).min(limit), Allocated::Now)
                 }
@@ -115,7 +122,7 @@ impl HoleMap {
         iomap
     }
 
-    /// Where the run of units that hold data or are assigned ends, if `start` is in one; else `start`.
+    /// Where the run of grains that hold data or are assigned ends, if `start` is in one; else `start`.
     fn end_of_known(&self, start: PageIndex, limit: PageIndex) -> PageIndex {
         let mut end = start;
         while end < limit {
@@ -126,25 +133,42 @@ impl HoleMap {
         end.min(limit)
     }
 
-    /// Some mapping may show these pages natively from now on; every unit they touch is served mapped.
+    /// Some mapping may show these pages natively from now on; every grain they touch is served mapped.
     pub(crate) fn assign(&mut self, range: PageRange) {
-        let units = units_out(range);
-        let was_hole = self.holes.remove(units);
-        if self.assigned.insert(units) || was_hole {
+        let grains = grains_out(range);
+        let was_hole = self.holes.remove(grains);
+        if self.assigned.insert(grains) || was_hole {
             self.changes += 1;
         }
     }
 
-    pub(crate) fn is_assigned(&self, range: PageRange) -> bool {
-        self.assigned.covers(range)
+    /// The same for good.
+    pub(crate) fn keep(&mut self, range: PageRange) {
+        self.assign(range);
+        self.kept.insert(grains_out(range));
     }
 
-    /// No mapping shows them natively any more. What they hold is unknown then.
-    pub(crate) fn release(&mut self, range: PageRange) {
-        let units = units_in(range);
-        self.data.remove(units);
-        self.assigned.remove(units);
+    pub(crate) fn is_kept(&self, range: PageRange) -> bool {
+        self.kept.covers(range)
+    }
+
+    /// No mapping shows them natively any more. What they hold is unknown then. Nothing changes, and the answer is no, if some of them are kept.
+    pub(crate) fn release(&mut self, range: PageRange) -> bool {
+        let grains = grains_in(range);
+        if self.kept.pages_in(grains) > 0 {
+            return false;
+        }
+        self.data.remove(grains);
+        self.assigned.remove(grains);
         self.changes += 1;
+        true
+    }
+
+    /// The first run of grains in `range` that a survey saw data in, or passed over; they are assigned by that.
+    pub(crate) fn assign_data(&mut self, range: PageRange) -> Option<PageRange> {
+        let run = self.data.first_in(range)?;
+        self.assign(run);
+        Some(run)
     }
 
     /// A proof holds from now on that nobody writes the file unseen.
@@ -173,7 +197,7 @@ impl HoleMap {
         if known > end { self.end_of_surveyed(known, limit) } else { end.min(limit) }
     }
 
-    /// There was no data in `run` at `moment`; it starts on a unit and ends on one, or at the end of the file.
+    /// There was no data in `run` at `moment`; it starts on a grain and ends on one, or at the end of the file.
     pub(crate) fn learn_holes(&mut self, run: PageRange, moment: Moment) -> Result<(), Refused> {
         if !self.is_trusted() {
             return Err(Refused::Distrusted);
@@ -190,13 +214,13 @@ impl HoleMap {
         Ok(())
     }
 
-    /// There is data in every unit of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
+    /// There is data in every grain of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
     /// look does no harm: it is served mapped.
     pub(crate) fn learn_data(&mut self, range: PageRange) {
         if self.is_trusted() {
-            let units = units_out(range);
-            self.holes.remove(units);
-            self.data.insert(units);
+            let grains = grains_out(range);
+            self.holes.remove(grains);
+            self.data.insert(grains);
         }
     }
 
@@ -204,11 +228,11 @@ impl HoleMap {
     pub(crate) fn resized(&mut self, before: PageIndex, after: PageIndex, moment: Moment) {
         let cut = PageRange::from(after);
         self.holes.remove(cut);
-        self.data.remove(units_out(cut));
-        // The unit that the old end stands in becomes no hole by this unless it was one up to there.
+        self.data.remove(grains_out(cut));
+        // The grain that the old end stands in becomes no hole by this unless it was one up to there.
         let from = match before.0.checked_sub(1).map(PageIndex) {
             Some(last) if self.holes.contains(last) => before,
-            Some(_) | None => units_in(PageRange::from(before)).start,
+            Some(_) | None => grains_in(PageRange::from(before)).start,
         };
         // Refused, it is served mapped, which is right too.
         let _ = self.learn_holes(PageRange::between(from, after), moment);
@@ -216,10 +240,10 @@ impl HoleMap {
 
     /// `range` was punched in a file of `eof` pages.
     pub(crate) fn punched(&mut self, range: PageRange, eof: PageIndex, moment: Moment) {
-        // Units that it touched may have lost their last data: they are unknown.
-        self.data.remove(units_out(range));
+        // Grains that it touched may have lost their last data: they are unknown.
+        self.data.remove(grains_out(range));
         let whole = if range.end >= eof { PageRange::from(range.start) } else { range };
-        let run = units_in(whole).intersect(PageRange::between(PageIndex(0), eof));
+        let run = grains_in(whole).intersect(PageRange::between(PageIndex(0), eof));
         let _ = self.learn_holes(run, moment);
     }
 
@@ -237,21 +261,27 @@ const fn extent(range: PageRange, backing: Backing) -> Iomap {
     Iomap { range, backing, is_new: false, metadata_dirty: false, copy_from: None }
 }
 
-/// Every 2 MiB unit that has a page in `range`.
-pub(crate) const fn units_out(range: PageRange) -> PageRange {
+/// Every grain that has a page in `range`.
+pub(crate) const fn grains_out(range: PageRange) -> PageRange {
     if range.is_empty() {
         return range;
     }
-    PageRange { start: range.start.align_down(Order::Pmd), end: unit_end(range.end) }
+    PageRange { start: grain_of(range.start), end: grain_end(range.end) }
 }
 
-/// The 2 MiB units that lie whole in `range`.
-pub(crate) const fn units_in(range: PageRange) -> PageRange {
-    let end = if range.end.0 == u64::MAX { range.end } else { range.end.align_down(Order::Pmd) };
-    PageRange::between(unit_end(range.start), end)
+/// The grains that lie whole in `range`.
+pub(crate) const fn grains_in(range: PageRange) -> PageRange {
+    let end = if range.end.0 == u64::MAX { range.end } else { grain_of(range.end) };
+    PageRange::between(grain_end(range.start), end)
 }
 
-/// `index` if a unit starts there, else where the next one starts.
-const fn unit_end(index: PageIndex) -> PageIndex {
-    if index.colour() == 0 { index } else { index.align_down(Order::Pmd).plus(PMD_PAGES) }
+/// Where the grain of `index` starts.
+const fn grain_of(index: PageIndex) -> PageIndex {
+    PageIndex(index.0 - index.0 % GRAIN_PAGES)
+}
+
+/// `index` if a grain starts there, else where the next one starts.
+const fn grain_end(index: PageIndex) -> PageIndex {
+    let start = grain_of(index);
+    if start.0 == index.0 { index } else { start.plus(GRAIN_PAGES) }
 }

@@ -16,7 +16,7 @@ const SOONEST: u32 = 4;
 const LATEST: u32 = 64;
 /// After so many moves in a row it is left alone for [`GIVEN_UP`] faults: there are more idle processors than one, or more threads.
 const MOVES: u32 = 4;
-const GIVEN_UP: u32 = 4096;
+const GIVEN_UP: u32 = 256;
 /// How long the processor that is left is kept busy at most, so that the thread that is woken does not go there.
 const HELD: Duration = Duration::from_micros(200);
 

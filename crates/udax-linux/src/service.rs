@@ -27,6 +27,7 @@ use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What a thread wanted of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -270,6 +271,13 @@ impl Service {
     pub fn post_file_work(&self, work: impl FnOnce() + Send + 'static) {
         if !Self::is_forgotten() {
             self.to_file.post(Box::new(work));
+        }
+    }
+
+    /// The same after `delay`.
+    pub fn post_file_work_later(&self, delay: Duration, work: impl FnOnce() + Send + 'static) {
+        if !Self::is_forgotten() {
+            self.to_file.post_later(delay, Box::new(work));
         }
     }
 

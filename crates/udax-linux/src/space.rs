@@ -116,6 +116,22 @@ impl LinuxSpace {
         self.hold().state.runs.state_of(page)
     }
 
+    /// Whether all of `range` that is in this VMA is plain.
+    #[must_use]
+    pub fn is_plain(&self, range: PageRange) -> bool {
+        let held = self.hold();
+        let range = range.intersect(held.state.area.pages);
+        held.state.runs.in_range(range).all(|run| run.state == RunState::Plain)
+    }
+
+    /// The first trap in `range`.
+    #[must_use]
+    pub fn first_trap(&self, range: PageRange) -> Option<PageRange> {
+        let held = self.hold();
+        let mut runs = held.state.runs.in_range(range);
+        runs.find(|run| run.state == RunState::Trap).map(|run| run.pages)
+    }
+
     /// Lays a trap over the part of `range` that is in this VMA; it must be plain, and no other thread may use it yet. Pages
     /// behind the end of the file are to be left out: they have to stay plain, for the kernel's SIGBUS.
     ///
@@ -407,13 +423,33 @@ impl LinuxSpace {
         if state.area.sharing() == Sharing::Private {
             return Ok(Vec::new());
         }
+        self.present(state, state.area.pages, &[RunState::Trap, RunState::Zero])
+    }
+
+    /// The pages of `range` that were touched where it is plain.
+    ///
+    /// # Errors
+    /// As the PAGEMAP_SCAN request.
+    pub fn touched(&self, range: PageRange) -> Result<Vec<PageRange>, Errno> {
+        let held = self.hold();
+        let state = &*held.state;
+        self.present(state, range.intersect(state.area.pages), &[RunState::Plain])
+    }
+
+    /// The pages of `range` that are present and not the zero page, where it is in one of `states`.
+    fn present(
+        &self,
+        state: &State,
+        range: PageRange,
+        states: &[RunState],
+    ) -> Result<Vec<PageRange>, Errno> {
         let service = self.service();
         service.with_descriptors(|| {
             let mut found = Vec::new();
-            for run in stretches(&state.runs, state.area.pages, &[RunState::Trap, RunState::Zero]) {
+            for run in stretches(&state.runs, range, states) {
                 let (address, length_bytes) = state.area.span(run.pages);
                 let end = address + length_bytes;
-                let pages = pagemap::private_pages(service.table.pagemap, address, end)?;
+                let pages = pagemap::present_pages(service.table.pagemap, address, end)?;
                 found.extend(pages.iter().map(|(start, end)| {
                     let first = run.pages.start.plus(((start - address) / mem::PAGE) as u64);
                     PageRange::new(first, ((end - start) / mem::PAGE) as u64)

@@ -31,6 +31,7 @@ mod window;
 mod audit;
 mod calls;
 mod fork;
+mod give_back;
 mod runtime;
 
 pub mod program;
@@ -40,6 +41,7 @@ mod trace;
 mod advice;
 mod file;
 mod mmap;
+mod opened;
 mod process;
 mod report;
 mod shared_map;

@@ -10,12 +10,14 @@ use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    mpsc,
 };
 use std::time::Duration;
-use udax_core::{Dax, Fault, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Tracer};
+use udax_core::{Dax, Fault, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Tracer};
+use udax_host::GRAIN_PAGES;
 use udax_linux::{
-    Access, Cause, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
+    Access, Cause, Errno, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
     Service, Sharing, SignalsBlocked, StartError, VmaArea,
 };
 
@@ -46,6 +48,10 @@ impl Files {
 pub(crate) struct State {
     files: Mutex<Files>,
     regions: RwLock<Regions>,
+    /// Held exclusively while opened storage is given back, and never waited for by who does that; shared by syncs.
+    pub(crate) giving_back: RwLock<()>,
+    /// For jobs that outlive a call.
+    own: Weak<State>,
     pub(crate) dax: Arc<Dax<HostWorld>>,
     /// How many files are served: a look at it is all that most calls need.
     pub(crate) serving: AtomicUsize,
@@ -147,7 +153,15 @@ impl Handler for State {
             return;
         }
         survey_for(region, index);
-        serve(region, index, event);
+        if region.file.handle.service().runs() > RUN_LIMIT / 2 && is_mixed(region, index) {
+            make_plain(region, PageRange::unit(index, Order::Pmd));
+            return;
+        }
+        let ahead = serve(region, index, event);
+        match event.access {
+            Access::Write => self.open_ahead(region, index),
+            Access::Read => serve_around(region, index, ahead),
+        }
     }
 
     fn lease_broken(&self, lease: LeaseId) {
@@ -159,18 +173,60 @@ impl Handler for State {
     }
 }
 
-/// The walk of a fault through the engine. Whatever it comes to, the access can be tried again afterwards.
-fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
+impl State {
+    /// After a first store at `index`: opens as much behind it as the stores before suggest, and has it watched.
+    fn open_ahead(&self, region: &Region, index: PageIndex) {
+        let (vma, file) = (&*region.vma, &region.file);
+        let Some(state) = self.own.upgrade() else { return };
+        if vma.sharing != udax_core::Sharing::Shared {
+            return;
+        }
+        let unit = PageRange::unit(index, Order::Pmd);
+        let is_whole = vma.space.is_plain(unit);
+        let unit = if is_whole { unit } else { grain_of(index) };
+        let (ahead, guessed) = region.stores.ahead_of_store(unit);
+        let pages_in_file = PageIndex(file.handle.size().unwrap_or(0).div_ceil(PAGE_BYTES));
+        let end = unit.end.plus(ahead).min(vma.pages.end).min(pages_in_file);
+        let more = PageRange::between(unit.end, end);
+        if !more.is_empty() {
+            // Excludes faults and whoever gives back, so that what is shown and what is assigned stay the same.
+            let opened = file.mapping.change_layout(more, |host| {
+                host.assign(more);
+                vma.space.plain(more);
+                Ok(())
+            });
+            if opened.is_err() {
+                return;
+            }
+            file.settle_overflow();
+        }
+        state.note_opened(file, PageRange::between(unit.start, end.max(unit.end)), guessed);
+    }
+}
+
+/// The smallest piece that a store opens.
+const fn grain_of(index: PageIndex) -> PageRange {
+    PageRange::new(PageIndex(index.0 - index.0 % GRAIN_PAGES), GRAIN_PAGES)
+}
+
+/// The walk of a fault through the engine. Whatever it comes to, the access can be tried again afterwards. How many pages behind its 2 MiB
+/// a load is to have as well.
+fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
     let vma = &*region.vma;
     // A private store makes its copy in the kernel, once the page shows what the file has.
     let access = match (event.access, vma.sharing) {
         (Access::Write, udax_core::Sharing::Shared) => udax_core::Access::Write,
         (Access::Read, _) | (Access::Write, udax_core::Sharing::Private) => udax_core::Access::Read,
     };
+    let behind = match access {
+        udax_core::Access::Read => region.loads.ahead_of_load(index),
+        udax_core::Access::Write => 0,
+    };
     let ahead = match access {
         // The rest of a 2 MiB that can only be had in 4 KiB units comes along.
-        udax_core::Access::Read => region.window.ahead(index) + PMD_PAGES - 1,
-        udax_core::Access::Write => 0,
+        udax_core::Access::Read => behind + PMD_PAGES - 1,
+        // The rest of the grain, if it is not the whole of the 2 MiB.
+        udax_core::Access::Write => grain_of(index).end.0 - index.0 - 1,
     };
     let translation_present = event.cause == Cause::WriteProtected;
     let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
@@ -185,17 +241,50 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
         make_plain(region, PageRange::new(index, 1));
     }
     region.file.settle_overflow();
+    behind
 }
 
 /// The plain mapping goes in for the units of `range` in one region, and the zeros there out of all others.
 fn make_plain(region: &Region, range: PageRange) {
     let units = crate::served::whole_units(range);
-    region.file.host.assign(units);
+    region.file.host.keep(units);
     region.file.mapping.invalidate(units);
     region.vma.space.plain(units);
 }
 
-/// Runs that a process may have before VMAs go plain as a whole. Each costs up to two mappings of the kernel's, of which a
+/// Pages around a load that are looked through for more holes at most: 64 MiB.
+const AROUND_PAGES: u64 = 32 * PMD_PAGES;
+
+/// After a load: the rest of its 2 MiB as well, and what comes behind if loads come in order, where it is holes in part and so took more than one
+/// run. A fault in user space costs more than some windows.
+fn serve_around(region: &Region, index: PageIndex, ahead: u64) {
+    let space = &region.vma.space;
+    let unit = PageRange::unit(index, Order::Pmd);
+    let mut rest = PageRange::between(unit.start, unit.end.plus(ahead.min(AROUND_PAGES)));
+    while let Some(trap) = space.first_trap(rest) {
+        if !region.file.host.knows(trap.start) {
+            return;
+        }
+        let fault = Fault {
+            ahead: PMD_PAGES - 1,
+            ..Fault::new(&region.vma, trap.start, udax_core::Access::Read)
+        };
+        let outcome = region.file.mapping.fault(&fault);
+        if outcome.is_error() || space.state_of(trap.start) == RunState::Trap {
+            return;
+        }
+        rest.start = trap.start;
+    }
+}
+
+/// Whether the 2 MiB of `index` are holes in part, and so would be several runs.
+fn is_mixed(region: &Region, index: PageIndex) -> bool {
+    let unit = PageRange::unit(index, Order::Pmd);
+    let holes = region.file.host.hole_pages(unit);
+    holes != 0 && holes != unit.len()
+}
+
+/// Runs that a process may have before VMAs go plain as a whole; from half of them on 2 MiB that are holes in part go plain. Each costs up to two mappings of the kernel's, of which a
 /// process may have 65,530 by default.
 const RUN_LIMIT: u64 = 20_000;
 /// How long a fault waits to learn of holes. Longer only if the file's own lock is held by a write that waits for this very fault.
@@ -221,7 +310,9 @@ fn survey_for(region: &Region, index: PageIndex) {
 
 impl Runtime {
     pub(crate) fn new(tracer: Option<Arc<dyn Tracer>>) -> Self {
-        let state = Arc::new(State {
+        let state = Arc::new_cyclic(|own| State {
+            own: Weak::clone(own),
+            giving_back: RwLock::default(),
             files: Mutex::default(),
             regions: RwLock::default(),
             dax: Dax::new(tracer),
@@ -319,7 +410,7 @@ impl Runtime {
         for pages in
             crate::descriptors::mapped_shared(service, key.ino, &(area.address()..area.end()))
         {
-            file.host.assign(crate::served::whole_units(pages));
+            file.host.keep(crate::served::whole_units(pages));
         }
         Ok(file)
     }
@@ -329,7 +420,7 @@ impl Runtime {
         let size = file.handle.size().map_err(Refusal::Descriptor)?;
         let in_file = PageRange::between(PageIndex(0), PageIndex(size.div_ceil(PAGE_BYTES)));
         // What lies past the end is plain: SIGBUS is the kernel's to give, and what comes to be there is stored unseen.
-        file.host.assign(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
+        file.host.keep(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
         let below_end = area.pages().intersect(in_file);
         let survey =
             file.handle.service().with_files(|| file.host.survey_within(below_end, SURVEY_LOOKUPS));
@@ -341,14 +432,28 @@ impl Runtime {
         let space = LinuxSpace::new(area, Arc::clone(&file.handle));
         let mut regions = self.state.regions_mut();
         let region = Region::attach(file, space);
-        let laid = region.vma.space.lay_traps(below_end);
-        if let Err(errno) = laid {
+        if let Err(errno) = lay_around_data(&region, below_end) {
+            region.vma.space.plain_all();
             region.detach();
             return Err(Refusal::NoTraps(errno));
         }
         regions.insert(region);
         Ok(())
     }
+}
+
+/// Pieces of data that are left out when traps are laid; what comes behind is covered too, and costs a fault at its first touch.
+const PIECES_LEFT_OUT: usize = 256;
+
+/// Lays traps over `range`, but for the data that is known: that may be touched without a fault of ours.
+fn lay_around_data(region: &Region, range: PageRange) -> Result<(), Errno> {
+    let mut rest = range;
+    for _ in 0..PIECES_LEFT_OUT {
+        let Some(data) = region.file.host.assign_data(rest) else { break };
+        region.vma.space.lay_traps(PageRange::between(rest.start, data.start))?;
+        rest.start = data.end.min(rest.end);
+    }
+    region.vma.space.lay_traps(rest)
 }
 
 /// What the user promised about a file.

@@ -1,35 +1,60 @@
-//! How far ahead of a fault to map: the window grows while faults come in order, and shrinks when they do not.
+//! How far ahead of a fault to map: a window grows while faults come in order, and shrinks when they do not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use udax_core::{PMD_PAGES, PageIndex};
+use udax_core::{PMD_PAGES, PageIndex, PageRange};
 
 /// 256 MiB: beyond it a fault more or less is lost in the cost of the pages themselves.
 const LARGEST_PAGES: u64 = 128 * PMD_PAGES;
-/// By how much the window grows with each fault that comes in order.
+/// By how much a window grows with each fault that comes in order.
 const GROWTH: u64 = 4;
+/// So many first stores here and there open what they need and no more; those that follow open four times as much each time. A few stores shall leave
+/// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
+const SCATTERED: u64 = 16;
 
-/// The window of one region. Only the fault thread uses it; the atomics are there so that it may be shared.
+/// The window of one region, for loads or for stores. Only the fault thread makes it grow.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     /// The page at which the next fault comes if accesses go upwards.
     expected: AtomicU64,
-    /// Pages to map at the last fault.
+    /// Pages mapped at the last fault.
     pages: AtomicU64,
+    /// Faults since the window was new.
+    faults: AtomicU64,
 }
 
 impl Window {
-    /// How many pages behind the 2 MiB of `index` to map as well.
-    pub(crate) fn ahead(&self, index: PageIndex) -> u64 {
-        let unit = index.0 - index.colour();
-        let in_order = self.expected.load(Ordering::Relaxed) == unit && unit != 0;
-        let pages = if in_order {
-            (self.pages.load(Ordering::Relaxed) * GROWTH).clamp(PMD_PAGES, LARGEST_PAGES)
-        } else {
-            PMD_PAGES
-        };
+    /// A load met a hole: how many pages behind the 2 MiB of `index` to map as well.
+    pub(crate) fn ahead_of_load(&self, index: PageIndex) -> u64 {
+        let start = PageIndex(index.0 - index.colour());
+        let unit = PageRange::new(start, PMD_PAGES);
+        let grown = if self.comes_in_order(unit) { GROWTH } else { 0 };
+        self.advance(unit, grown)
+    }
+
+    /// The first store to `unit`: how many pages behind it to open to stores as well, and whether that is a guess.
+    pub(crate) fn ahead_of_store(&self, unit: PageRange) -> (u64, bool) {
+        let in_order = self.comes_in_order(unit);
+        let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED;
+        let growth = if in_order || !scattered { GROWTH } else { 0 };
+        (self.advance(unit, growth), !in_order)
+    }
+
+    /// What was opened was not used: begins anew.
+    pub(crate) fn shrink(&self) {
+        self.pages.store(0, Ordering::Relaxed);
+        self.faults.store(0, Ordering::Relaxed);
+    }
+
+    fn comes_in_order(&self, unit: PageRange) -> bool {
+        unit.start.0 != 0 && self.expected.load(Ordering::Relaxed) == unit.start.0
+    }
+
+    fn advance(&self, unit: PageRange, growth: u64) -> u64 {
+        let last = self.pages.load(Ordering::Relaxed);
+        let pages = (last * growth).clamp(unit.len(), LARGEST_PAGES.max(unit.len()));
         self.pages.store(pages, Ordering::Relaxed);
-        self.expected.store(unit + pages, Ordering::Relaxed);
-        pages - PMD_PAGES
+        self.expected.store(unit.start.0 + pages, Ordering::Relaxed);
+        pages - unit.len()
     }
 }
 
@@ -37,13 +62,17 @@ impl Window {
 mod tests {
     use super::*;
 
+    fn unit(number: u64) -> PageRange {
+        PageRange::new(PageIndex(number * PMD_PAGES), PMD_PAGES)
+    }
+
     #[test]
-    fn faults_in_order_grow_the_window_and_a_jump_shrinks_it() {
+    fn loads_in_order_grow_the_window_and_a_jump_shrinks_it() {
         let window = Window::default();
-        assert_eq!(window.ahead(PageIndex(0)), 0);
-        assert_eq!(window.ahead(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
-        assert_eq!(window.ahead(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
-        assert_eq!(window.ahead(PageIndex(1_000_000)), 0);
+        assert_eq!(window.ahead_of_load(PageIndex(0)), 0);
+        assert_eq!(window.ahead_of_load(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
+        assert_eq!(window.ahead_of_load(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
+        assert_eq!(window.ahead_of_load(PageIndex(1_000_000)), 0);
     }
 
     #[test]
@@ -52,10 +81,30 @@ mod tests {
         let mut next = 0;
         let mut largest = 0;
         for _ in 0..12 {
-            let ahead = window.ahead(PageIndex(next));
+            let ahead = window.ahead_of_load(PageIndex(next));
             largest = largest.max(ahead);
             next += PMD_PAGES + ahead;
         }
         assert_eq!(largest, LARGEST_PAGES - PMD_PAGES);
+    }
+
+    #[test]
+    fn scattered_stores_open_their_units_until_there_are_many() {
+        let window = Window::default();
+        for store in 0..SCATTERED {
+            assert_eq!(window.ahead_of_store(unit(store * 7 % 100)), (0, true));
+        }
+        assert_eq!(window.ahead_of_store(unit(300)), (3 * PMD_PAGES, true));
+        assert_eq!(window.ahead_of_store(unit(200)), (15 * PMD_PAGES, true));
+        window.shrink();
+        assert_eq!(window.ahead_of_store(unit(500)), (0, true));
+    }
+
+    #[test]
+    fn stores_in_order_are_no_guess() {
+        let window = Window::default();
+        assert_eq!(window.ahead_of_store(unit(0)), (0, true));
+        assert_eq!(window.ahead_of_store(unit(1)), (3 * PMD_PAGES, false));
+        assert_eq!(window.ahead_of_store(unit(5)), (15 * PMD_PAGES, false));
     }
 }

@@ -67,7 +67,10 @@ mod tests {
     #[test]
     fn medians_and_quartiles_fall_between_neighbours() {
         let spread = Spread::of(&[4.0, 1.0, 3.0, 2.0]);
-        assert_eq!((spread.lower_quartile, spread.median, spread.upper_quartile), (1.75, 2.5, 3.25));
+        assert_eq!(
+            (spread.lower_quartile, spread.median, spread.upper_quartile),
+            (1.75, 2.5, 3.25)
+        );
         assert_eq!(Spread::of(&[7.0]).median, 7.0);
         assert_eq!(Spread::of(&[]), Spread::default());
     }

@@ -1,8 +1,8 @@
 //! On which processor a thread runs, and how soon.
 
 use super::errno::Errno;
-use super::raw::syscall;
 use super::fd;
+use super::raw::syscall;
 use linux_raw_sys::general as k;
 
 /// A set of processors, as large as the kernel's own may be.
@@ -21,6 +21,7 @@ impl Processors {
     }
 
     /// Those that this thread may run on.
+    #[cfg(test)]
     pub(crate) fn of_this_thread() -> Result<Self, Errno> {
         let mut set = [0_u64; 16];
         let arguments = [0, size_of_val(&set), set.as_mut_ptr() as usize, 0, 0, 0];
@@ -31,8 +32,7 @@ impl Processors {
 
     /// Keeps `thread` (0: this one) to these.
     pub(crate) fn keep(&self, thread: i32) -> Result<(), Errno> {
-        let arguments =
-            [thread as usize, size_of_val(&self.0), self.0.as_ptr() as usize, 0, 0, 0];
+        let arguments = [thread as usize, size_of_val(&self.0), self.0.as_ptr() as usize, 0, 0, 0];
         // SAFETY: the pointer is to a set of the length that is told, borrowed for the call.
         unsafe { syscall(k::__NR_sched_setaffinity, arguments) }.map(drop)
     }
@@ -75,6 +75,7 @@ pub(crate) fn short_slices() {
 }
 
 /// The processor that this thread runs on.
+#[cfg(test)]
 pub(crate) fn this_processor() -> Option<usize> {
     let mut number = 0_u32;
     let number_at: *mut u32 = &raw mut number;
