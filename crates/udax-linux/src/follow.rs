@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 /// Faults from one look to the next, at least and at most. A look costs some microseconds.
 const SOONEST: u32 = 4;
 const LATEST: u32 = 64;
+/// A fault after so long a pause is looked at in any case: the scheduler may have moved things, and a burst may begin.
+const PAUSE: Duration = Duration::from_micros(200);
 /// After so many moves in a row it is left alone for [`GIVEN_UP`] faults: there are more idle processors than one, or more threads.
-const MOVES: u32 = 4;
+const MOVES: u32 = 16;
 const GIVEN_UP: u32 = 256;
 /// How long the processor that is left is kept busy at most, so that the thread that is woken does not go there.
 const HELD: Duration = Duration::from_micros(200);
@@ -29,6 +31,8 @@ pub(crate) struct Follower {
     interval: u32,
     /// Moves without a look in between that found nothing to do.
     moves: u32,
+    given_up: u32,
+    last: Option<Instant>,
     kept_at: Option<usize>,
 }
 
@@ -42,8 +46,11 @@ impl Follower {
         first: &Mailbox,
         wake: impl FnOnce(),
     ) {
-        if self.until_look > 0 {
-            self.until_look -= 1;
+        let now = Instant::now();
+        let paused = self.last.replace(now).is_none_or(|last| now - last >= PAUSE);
+        if self.given_up > 0 || (self.until_look > 0 && !paused) {
+            self.given_up = self.given_up.saturating_sub(1);
+            self.until_look = self.until_look.saturating_sub(1);
             return wake();
         }
         let place = sched::processor_of(thread);
@@ -55,7 +62,10 @@ impl Follower {
         }
         self.moves += 1;
         self.interval = SOONEST;
-        self.until_look = if self.moves < MOVES { SOONEST } else { GIVEN_UP };
+        self.until_look = SOONEST;
+        if self.moves == MOVES {
+            (self.moves, self.given_up) = (0, GIVEN_UP);
+        }
         self.kept_at = place;
         let set = place.and_then(Processors::one);
         // A processor may have been taken from the process meanwhile: then a thread stays where it is.

@@ -17,6 +17,7 @@ use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
 use crate::sys::{fd, mem, pagemap, uffd};
 use crate::window::{self, Failure};
+use linux_raw_sys::general as k;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,6 +123,20 @@ impl LinuxSpace {
         let held = self.hold();
         let range = range.intersect(held.state.area.pages);
         held.state.runs.in_range(range).all(|run| run.state == RunState::Plain)
+    }
+
+    /// Has storage for what of `range` is plain, and maps it, as if each page had been stored to. A hint: what cannot be had is had at a store, or refused
+    /// there. May wait for memory.
+    pub fn populate(&self, range: PageRange) {
+        let held = self.hold();
+        let area = held.state.area;
+        for run in held.state.runs.all(range.intersect(area.pages)) {
+            if run.state == RunState::Plain {
+                let (address, length_bytes) = area.span(run.pages);
+                // SAFETY: this advice changes no contents.
+                let _ = unsafe { mem::madvise(address, length_bytes, k::MADV_POPULATE_WRITE) };
+            }
+        }
     }
 
     /// The first trap in `range`.
@@ -443,10 +458,15 @@ impl LinuxSpace {
         range: PageRange,
         states: &[RunState],
     ) -> Result<Vec<PageRange>, Errno> {
+        let mut runs = state.runs.all(range);
+        runs.retain(|run| states.contains(&run.state));
+        if runs.is_empty() {
+            return Ok(Vec::new());
+        }
         let service = self.service();
         service.with_descriptors(|| {
             let mut found = Vec::new();
-            for run in stretches(&state.runs, range, states) {
+            for run in runs {
                 let (address, length_bytes) = state.area.span(run.pages);
                 let end = address + length_bytes;
                 let pages = pagemap::present_pages(service.table.pagemap, address, end)?;

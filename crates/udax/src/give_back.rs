@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLockReadGuard, TryLockError};
 use udax_core::{Order, PAGE_BYTES, PageIndex, PageRange, Sharing};
 
-/// Units given back in one go: the look for their holes takes less than a millisecond, which a fault nearby may have to wait.
-const UNITS_AT_ONCE: usize = 64;
+/// Units given back in one go: a fault in the file may have to wait for that, some hundred microseconds.
+const UNITS_AT_ONCE: usize = 16;
 /// Look-ups for those.
-const LOOKUPS: u32 = 64 * 64;
+const LOOKUPS: u32 = 16 * 128;
 /// With more runs in the process nothing is given back: it would make more of them.
 const RUN_LIMIT: u64 = 5_000;
 

@@ -6,6 +6,7 @@
 use crate::eligible::Refusal;
 use crate::regions::{Region, Regions};
 use crate::served::{FileKey, Proof, ServedFile};
+use crate::window::Reason;
 use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use std::sync::{
 };
 use std::time::Duration;
 use udax_core::{Dax, Fault, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Tracer};
-use udax_host::GRAIN_PAGES;
+use udax_host::{GRAIN_PAGES, HostKind};
 use udax_linux::{
     Access, Cause, Errno, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
     Service, Sharing, SignalsBlocked, StartError, VmaArea,
@@ -184,7 +185,14 @@ impl State {
         let unit = PageRange::unit(index, Order::Pmd);
         let is_whole = vma.space.is_plain(unit);
         let unit = if is_whole { unit } else { grain_of(index) };
-        let (ahead, guessed) = region.stores.ahead_of_store(unit);
+        let (ahead, reason) = region.stores.ahead_of_store(unit, || {
+            // Elsewhere a file system may let us wait for what it likes.
+            let before = PageRange::new(PageIndex(unit.start.0.saturating_sub(PMD_PAGES)), PMD_PAGES);
+            is_whole
+                && file.host.kind() == HostKind::Tmpfs
+                && vma.pages.covers(before)
+                && vma.space.touched(before).is_ok_and(|touched| touched == [before])
+        });
         let pages_in_file = PageIndex(file.handle.size().unwrap_or(0).div_ceil(PAGE_BYTES));
         let end = unit.end.plus(ahead).min(vma.pages.end).min(pages_in_file);
         let more = PageRange::between(unit.end, end);
@@ -200,7 +208,12 @@ impl State {
             }
             file.settle_overflow();
         }
-        state.note_opened(file, PageRange::between(unit.start, end.max(unit.end)), guessed);
+        let opened = PageRange::between(unit.start, end.max(unit.end));
+        if reason == Reason::Filling {
+            vma.space.populate(opened);
+        } else {
+            state.note_opened(file, opened, reason == Reason::Guess);
+        }
     }
 }
 

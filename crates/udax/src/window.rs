@@ -11,11 +11,29 @@ const GROWTH: u64 = 4;
 /// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
 const SCATTERED: u64 = 16;
 
+/// Storage that is had at once for who fills a file from one end to the other: a quarter of what was filled, 8 MiB at most. It may be more than is
+/// stored to in the end.
+const FILLED_PART: u64 = 4;
+const FILLED_PAGES: u64 = 4 * PMD_PAGES;
+
+/// Why more is opened than was stored to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Nobody knows whether stores will come there.
+    Guess,
+    /// Stores come in order.
+    InOrder,
+    /// They leave no page out.
+    Filling,
+}
+
 /// The window of one region, for loads or for stores. Only the fault thread makes it grow.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     /// The page at which the next fault comes if accesses go upwards.
     expected: AtomicU64,
+    /// Where the stores began that came in order up to here.
+    begun: AtomicU64,
     /// Pages mapped at the last fault.
     pages: AtomicU64,
     /// Faults since the window was new.
@@ -31,12 +49,25 @@ impl Window {
         self.advance(unit, grown)
     }
 
-    /// The first store to `unit`: how many pages behind it to open to stores as well, and whether that is a guess.
-    pub(crate) fn ahead_of_store(&self, unit: PageRange) -> (u64, bool) {
+    /// The first store to `unit`: how many pages behind it to open to stores as well. `was_filled` tells whether every page before it was stored to.
+    pub(crate) fn ahead_of_store(
+        &self,
+        unit: PageRange,
+        was_filled: impl FnOnce() -> bool,
+    ) -> (u64, Reason) {
         let in_order = self.comes_in_order(unit);
         let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED;
+        if !in_order {
+            self.begun.store(unit.start.0, Ordering::Relaxed);
+        } else if was_filled() {
+            let filled = unit.start.0 - self.begun.load(Ordering::Relaxed);
+            let units = (filled / FILLED_PART).min(FILLED_PAGES) / PMD_PAGES;
+            self.pages.store(units * PMD_PAGES, Ordering::Relaxed);
+            let reason = if units > 0 { Reason::Filling } else { Reason::InOrder };
+            return (self.advance(unit, 1), reason);
+        }
         let growth = if in_order || !scattered { GROWTH } else { 0 };
-        (self.advance(unit, growth), !in_order)
+        (self.advance(unit, growth), if in_order { Reason::InOrder } else { Reason::Guess })
     }
 
     /// What was opened was not used: begins anew.
@@ -91,20 +122,37 @@ mod tests {
     #[test]
     fn scattered_stores_open_their_units_until_there_are_many() {
         let window = Window::default();
+        let guess = |start| window.ahead_of_store(unit(start), || panic!("not in order"));
         for store in 0..SCATTERED {
-            assert_eq!(window.ahead_of_store(unit(store * 7 % 100)), (0, true));
+            assert_eq!(guess(store * 7 % 100), (0, Reason::Guess));
         }
-        assert_eq!(window.ahead_of_store(unit(300)), (3 * PMD_PAGES, true));
-        assert_eq!(window.ahead_of_store(unit(200)), (15 * PMD_PAGES, true));
+        assert_eq!(guess(300), (3 * PMD_PAGES, Reason::Guess));
+        assert_eq!(guess(200), (15 * PMD_PAGES, Reason::Guess));
         window.shrink();
-        assert_eq!(window.ahead_of_store(unit(500)), (0, true));
+        assert_eq!(guess(500), (0, Reason::Guess));
     }
 
     #[test]
-    fn stores_in_order_are_no_guess() {
+    fn stores_in_order_are_no_guess_and_open_the_less_the_more_they_fill() {
         let window = Window::default();
-        assert_eq!(window.ahead_of_store(unit(0)), (0, true));
-        assert_eq!(window.ahead_of_store(unit(1)), (3 * PMD_PAGES, false));
-        assert_eq!(window.ahead_of_store(unit(5)), (15 * PMD_PAGES, false));
+        let store = |start, filled| window.ahead_of_store(unit(start), || filled);
+        assert_eq!(store(100, false), (0, Reason::Guess));
+        assert_eq!(store(101, false), (3 * PMD_PAGES, Reason::InOrder));
+        assert_eq!(store(105, false), (15 * PMD_PAGES, Reason::InOrder));
+        assert_eq!(store(121, true), (3 * PMD_PAGES, Reason::Filling));
+        assert_eq!(store(125, true), (3 * PMD_PAGES, Reason::Filling));
+    }
+
+    #[test]
+    fn of_storage_no_more_than_a_quarter_of_what_was_filled_is_had_ahead() {
+        let window = Window::default();
+        let store = |start| window.ahead_of_store(unit(start), || true);
+        for start in 0..4 {
+            assert!(matches!(store(start), (0, Reason::Guess | Reason::InOrder)));
+        }
+        for start in 4..8 {
+            assert_eq!(store(start), (0, Reason::Filling));
+        }
+        assert_eq!(store(8), (PMD_PAGES, Reason::Filling));
     }
 }
