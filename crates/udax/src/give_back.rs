@@ -9,7 +9,7 @@ use crate::runtime::State;
 use crate::served::ServedFile;
 use crate::world::Vma;
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLockReadGuard, TryLockError};
+use std::sync::{Arc, RwLockReadGuard, TryLockError, Weak};
 use udax_core::{Order, PAGE_BYTES, PageIndex, PageRange, Sharing};
 
 /// Units given back in one go: a fault in the file may have to wait for that, some hundred microseconds.
@@ -26,29 +26,24 @@ impl State {
     }
 
     /// `range` was opened to stores in `file`.
-    pub(crate) fn note_opened(
-        self: &Arc<Self>,
-        file: &Arc<ServedFile>,
-        range: PageRange,
-        guessed: bool,
-    ) {
+    pub(crate) fn note_opened(&self, file: &Arc<ServedFile>, range: PageRange, guessed: bool) {
         let look = file.opened().add(range, guessed);
         if let Some(delay) = look {
             self.look_later(file, delay);
         }
     }
 
-    fn look_later(self: &Arc<Self>, file: &Arc<ServedFile>, delay: std::time::Duration) {
-        let (state, watched) = (Arc::clone(self), Arc::downgrade(file));
+    fn look_later(&self, file: &Arc<ServedFile>, delay: std::time::Duration) {
+        let (state, watched) = (Weak::clone(&self.own), Arc::downgrade(file));
         file.handle.service().post_file_work_later(delay, move || {
-            if let Some(file) = watched.upgrade() {
+            if let (Some(state), Some(file)) = (state.upgrade(), watched.upgrade()) {
                 state.look(&file);
             }
         });
     }
 
     /// On `udax-file`, the only thread that looks for holes.
-    fn look(self: &Arc<Self>, file: &Arc<ServedFile>) {
+    fn look(&self, file: &Arc<ServedFile>) {
         for range in self.cool(file) {
             self.give_back(file, range);
         }
@@ -125,14 +120,14 @@ impl State {
         let range = range.intersect(PageRange::between(PageIndex(0), PageIndex(size / PAGE_BYTES)));
         let laid = file.mapping.change_layout(range, |host| {
             let laid = shared_vmas(&regions, file).all(|vma| vma.space.relay_traps(range).is_ok());
-            let released = laid && host.release(range);
-            if !released {
-                // What was zeros in it is plain by now, or a trap that becomes so.
-                host.assign(range);
-            }
-            Ok(released)
+            Ok(laid && host.release(range))
         });
         let laid = laid == Ok(true);
+        if !laid {
+            // What was zeros in it is plain by now, or a trap that becomes so.
+            file.host.assign(range);
+        }
+        file.settle_overflow();
         if laid {
             regions.iter().filter(|r| std::ptr::eq(&*r.file, file)).for_each(|r| r.stores.shrink());
         }

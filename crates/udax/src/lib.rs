@@ -30,6 +30,7 @@ mod window;
 
 mod audit;
 mod calls;
+mod faults;
 mod fork;
 mod give_back;
 mod runtime;

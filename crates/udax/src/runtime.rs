@@ -4,22 +4,19 @@
 //! signals blocked.
 
 use crate::eligible::Refusal;
+use crate::faults::SURVEY_LOOKUPS;
 use crate::regions::{Region, Regions};
 use crate::served::{FileKey, Proof, ServedFile};
-use crate::window::Reason;
 use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-    mpsc,
 };
-use std::time::Duration;
-use udax_core::{Dax, Fault, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Tracer};
-use udax_host::{GRAIN_PAGES, HostKind};
+use udax_core::{Dax, PAGE_BYTES, PageIndex, PageRange, Tracer};
 use udax_linux::{
-    Access, Cause, Errno, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
-    Service, Sharing, SignalsBlocked, StartError, VmaArea,
+    Errno, FaultEvent, FileHandle, Handler, LeaseId, LinuxSpace, Service, Sharing, SignalsBlocked,
+    StartError, VmaArea,
 };
 
 /// What the table of files holds.
@@ -52,7 +49,7 @@ pub(crate) struct State {
     /// Held exclusively while opened storage is given back, and never waited for by who does that; shared by syncs.
     pub(crate) giving_back: RwLock<()>,
     /// For jobs that outlive a call.
-    own: Weak<State>,
+    pub(crate) own: Weak<State>,
     pub(crate) dax: Arc<Dax<HostWorld>>,
     /// How many files are served: a look at it is all that most calls need.
     pub(crate) serving: AtomicUsize,
@@ -139,30 +136,7 @@ impl State {
 
 impl Handler for State {
     fn fault(&self, event: FaultEvent) {
-        let regions = self.regions();
-        // None: the program has unmapped it meanwhile. The retry gets the kernel's own answer.
-        let Some(region) = regions.at(event.address) else { return };
-        region.file.count_fault();
-        let space = &region.vma.space;
-        if space.serve_in_place(event) == InPlace::Served {
-            region.file.settle_overflow();
-            return;
-        }
-        let Some(index) = space.area().page_of(event.address) else { return };
-        if region.file.handle.service().runs() > RUN_LIMIT {
-            make_plain(region, region.vma.pages);
-            return;
-        }
-        survey_for(region, index);
-        if region.file.handle.service().runs() > RUN_LIMIT / 2 && is_mixed(region, index) {
-            make_plain(region, PageRange::unit(index, Order::Pmd));
-            return;
-        }
-        let ahead = serve(region, index, event);
-        match event.access {
-            Access::Write => self.open_ahead(region, index),
-            Access::Read => serve_around(region, index, ahead),
-        }
+        self.serve_fault(event);
     }
 
     fn lease_broken(&self, lease: LeaseId) {
@@ -172,153 +146,6 @@ impl Handler for State {
             self.end_service(&mut files, key, "it was opened once more");
         }
     }
-}
-
-impl State {
-    /// After a first store at `index`: opens as much behind it as the stores before suggest, and has it watched.
-    fn open_ahead(&self, region: &Region, index: PageIndex) {
-        let (vma, file) = (&*region.vma, &region.file);
-        let Some(state) = self.own.upgrade() else { return };
-        if vma.sharing != udax_core::Sharing::Shared {
-            return;
-        }
-        let unit = PageRange::unit(index, Order::Pmd);
-        let is_whole = vma.space.is_plain(unit);
-        let unit = if is_whole { unit } else { grain_of(index) };
-        let (ahead, reason) = region.stores.ahead_of_store(unit, || {
-            // Elsewhere a file system may let us wait for what it likes.
-            let before = PageRange::new(PageIndex(unit.start.0.saturating_sub(PMD_PAGES)), PMD_PAGES);
-            is_whole
-                && file.host.kind() == HostKind::Tmpfs
-                && vma.pages.covers(before)
-                && vma.space.touched(before).is_ok_and(|touched| touched == [before])
-        });
-        let pages_in_file = PageIndex(file.handle.size().unwrap_or(0).div_ceil(PAGE_BYTES));
-        let end = unit.end.plus(ahead).min(vma.pages.end).min(pages_in_file);
-        let more = PageRange::between(unit.end, end);
-        if !more.is_empty() {
-            // Excludes faults and whoever gives back, so that what is shown and what is assigned stay the same.
-            let opened = file.mapping.change_layout(more, |host| {
-                host.assign(more);
-                vma.space.plain(more);
-                Ok(())
-            });
-            if opened.is_err() {
-                return;
-            }
-            file.settle_overflow();
-        }
-        let opened = PageRange::between(unit.start, end.max(unit.end));
-        if reason == Reason::Filling {
-            vma.space.populate(opened);
-        } else {
-            state.note_opened(file, opened, reason == Reason::Guess);
-        }
-    }
-}
-
-/// The smallest piece that a store opens.
-const fn grain_of(index: PageIndex) -> PageRange {
-    PageRange::new(PageIndex(index.0 - index.0 % GRAIN_PAGES), GRAIN_PAGES)
-}
-
-/// The walk of a fault through the engine. Whatever it comes to, the access can be tried again afterwards. How many pages behind its 2 MiB
-/// a load is to have as well.
-fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
-    let vma = &*region.vma;
-    // A private store makes its copy in the kernel, once the page shows what the file has.
-    let access = match (event.access, vma.sharing) {
-        (Access::Write, udax_core::Sharing::Shared) => udax_core::Access::Write,
-        (Access::Read, _) | (Access::Write, udax_core::Sharing::Private) => udax_core::Access::Read,
-    };
-    let behind = match access {
-        udax_core::Access::Read => region.loads.ahead_of_load(index),
-        udax_core::Access::Write => 0,
-    };
-    let ahead = match access {
-        // The rest of a 2 MiB that can only be had in 4 KiB units comes along.
-        udax_core::Access::Read => behind + PMD_PAGES - 1,
-        // The rest of the grain, if it is not the whole of the 2 MiB.
-        udax_core::Access::Write => grain_of(index).end.0 - index.0 - 1,
-    };
-    let translation_present = event.cause == Cause::WriteProtected;
-    let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
-    let outcome = region.file.mapping.fault(&fault);
-    let served = match vma.space.state_of(index) {
-        RunState::Plain => true,
-        RunState::Zero => access == udax_core::Access::Read,
-        RunState::Trap => false,
-    };
-    if outcome.is_error() || !served {
-        // Always right: the kernel then maps the page, or gives its own SIGBUS. And an end: the access cannot come here again.
-        make_plain(region, PageRange::new(index, 1));
-    }
-    region.file.settle_overflow();
-    behind
-}
-
-/// The plain mapping goes in for the units of `range` in one region, and the zeros there out of all others.
-fn make_plain(region: &Region, range: PageRange) {
-    let units = crate::served::whole_units(range);
-    region.file.host.keep(units);
-    region.file.mapping.invalidate(units);
-    region.vma.space.plain(units);
-}
-
-/// Pages around a load that are looked through for more holes at most: 64 MiB.
-const AROUND_PAGES: u64 = 32 * PMD_PAGES;
-
-/// After a load: the rest of its 2 MiB as well, and what comes behind if loads come in order, where it is holes in part and so took more than one
-/// run. A fault in user space costs more than some windows.
-fn serve_around(region: &Region, index: PageIndex, ahead: u64) {
-    let space = &region.vma.space;
-    let unit = PageRange::unit(index, Order::Pmd);
-    let mut rest = PageRange::between(unit.start, unit.end.plus(ahead.min(AROUND_PAGES)));
-    while let Some(trap) = space.first_trap(rest) {
-        if !region.file.host.knows(trap.start) {
-            return;
-        }
-        let fault = Fault {
-            ahead: PMD_PAGES - 1,
-            ..Fault::new(&region.vma, trap.start, udax_core::Access::Read)
-        };
-        let outcome = region.file.mapping.fault(&fault);
-        if outcome.is_error() || space.state_of(trap.start) == RunState::Trap {
-            return;
-        }
-        rest.start = trap.start;
-    }
-}
-
-/// Whether the 2 MiB of `index` are holes in part, and so would be several runs.
-fn is_mixed(region: &Region, index: PageIndex) -> bool {
-    let unit = PageRange::unit(index, Order::Pmd);
-    let holes = region.file.host.hole_pages(unit);
-    holes != 0 && holes != unit.len()
-}
-
-/// Runs that a process may have before VMAs go plain as a whole; from half of them on 2 MiB that are holes in part go plain. Each costs up to two mappings of the kernel's, of which a
-/// process may have 65,530 by default.
-const RUN_LIMIT: u64 = 20_000;
-/// How long a fault waits to learn of holes. Longer only if the file's own lock is held by a write that waits for this very fault.
-const SURVEY_PATIENCE: Duration = Duration::from_millis(20);
-/// How far a survey for a fault looks: 1 GiB.
-const SURVEY_PAGES: u64 = 1 << 18;
-/// Look-ups of one survey, about a millisecond of them: mapping a file must not cost a walk over its extents.
-const SURVEY_LOOKUPS: u32 = 2048;
-
-/// Learns where holes are from `index` on, if that is not known. Seeking takes the file's lock in the kernel, so another thread does
-/// it; if it does not come back in time, the page counts as storage, which is right for every page.
-fn survey_for(region: &Region, index: PageIndex) {
-    if region.file.host.knows(index) {
-        return;
-    }
-    let (host, (told, heard)) = (region.file.host.clone(), mpsc::channel());
-    region.file.handle.service().post_file_work(move || {
-        let _ = host.survey_within(PageRange::new(index, SURVEY_PAGES), SURVEY_LOOKUPS);
-        let _ = told.send(());
-    });
-    let _ = heard.recv_timeout(SURVEY_PATIENCE);
 }
 
 impl Runtime {

@@ -11,6 +11,9 @@ const GROWTH: u64 = 4;
 /// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
 const SCATTERED: u64 = 16;
 
+/// After so many windows that cover less than so small a part of the VMA, loads are sparse.
+const SPARSE_FAULTS: u64 = 1000;
+const SPARSE_PART: u64 = 256;
 /// Storage that is had at once for who fills a file from one end to the other: a quarter of what was filled, 8 MiB at most. It may be more than is
 /// stored to in the end.
 const FILLED_PART: u64 = 4;
@@ -38,6 +41,8 @@ pub(crate) struct Window {
     pages: AtomicU64,
     /// Faults since the window was new.
     faults: AtomicU64,
+    /// Pages mapped since.
+    mapped: AtomicU64,
 }
 
 impl Window {
@@ -46,7 +51,17 @@ impl Window {
         let start = PageIndex(index.0 - index.colour());
         let unit = PageRange::new(start, PMD_PAGES);
         let grown = if self.comes_in_order(unit) { GROWTH } else { 0 };
-        self.advance(unit, grown)
+        let ahead = self.advance(unit, grown);
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.mapped.fetch_add(unit.len() + ahead, Ordering::Relaxed);
+        ahead
+    }
+
+    /// Whether loads in a VMA of `pages` are so far apart that a window of zeros serves but one of them. It then costs as much memory as the page
+    /// that it spares (a page table goes with it), and a fault in user space.
+    pub(crate) fn are_sparse(&self, pages: PageRange) -> bool {
+        let mapped = self.mapped.load(Ordering::Relaxed);
+        self.faults.load(Ordering::Relaxed) >= SPARSE_FAULTS && mapped < pages.len() / SPARSE_PART
     }
 
     /// The first store to `unit`: how many pages behind it to open to stores as well. `was_filled` tells whether every page before it was stored to.
@@ -117,6 +132,19 @@ mod tests {
             next += PMD_PAGES + ahead;
         }
         assert_eq!(largest, LARGEST_PAGES - PMD_PAGES);
+    }
+
+    #[test]
+    fn a_thousand_windows_in_a_small_part_of_a_vma_are_sparse() {
+        let (large, small) =
+            (PageRange::new(PageIndex(0), 1 << 32), PageRange::new(PageIndex(0), 1 << 26));
+        let window = Window::default();
+        for load in 1..SPARSE_FAULTS {
+            window.ahead_of_load(PageIndex(load << 18));
+            assert!(!window.are_sparse(large));
+        }
+        window.ahead_of_load(PageIndex(SPARSE_FAULTS << 18));
+        assert!(window.are_sparse(large) && !window.are_sparse(small));
     }
 
     #[test]
