@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use udax_core::{Order, PMD_PAGES, PageIndex, PageRange};
 
-/// How long after a unit was opened it is first looked at, and again. Each later look comes after twice the time.
+/// How long after a unit was opened it is first looked at, and how long after that again.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
+/// So many looks come at that pace; each later one comes after twice the time of the one before, up to 640 ms.
+const QUICK_LOOKS: u32 = 16;
 const LAST_DOUBLING: u32 = 6;
 /// So many units that were given back and are stored to once more double the time between looks, for good: a program that stores all over a
 /// large file shall not pay for each store with a fault.
-const REGRETS: u32 = 32;
+const REGRETS: u32 = 256;
 /// Units that were given back are remembered up to this number.
 const REMEMBERED: usize = 1 << 16;
-/// From here on the time between looks does not shrink although other units are opened.
-const PATIENT: u32 = 3;
+/// When more is opened the looks go on from here.
+const AGAIN: u32 = QUICK_LOOKS / 2;
 /// Looks that find nothing new in a unit before it is given back.
 const QUIET: u32 = 2;
 /// The same for a unit that was not touched at all, if the stores came in order and may yet come there.
@@ -65,7 +67,7 @@ impl Opened {
     /// `range` was opened; `guessed` if nobody knows whether stores will come there. Says when to look, if nobody is to look yet.
     pub(crate) fn add(&mut self, range: PageRange, guessed: bool) -> Option<Duration> {
         let begins = self.units.is_empty();
-        self.looks = if begins { 0 } else { self.looks.min(PATIENT) };
+        self.looks = if begins { 0 } else { self.looks.min(AGAIN) };
         // Only the first has been stored to; the others were opened because of it.
         if self.given_back.remove(&range.start.align_down(Order::Pmd)) {
             self.regrets += 1;
@@ -114,7 +116,7 @@ impl Opened {
 
     /// When to look again, if there is anything to look at.
     pub(crate) fn next_look(&self) -> Option<Duration> {
-        let doublings = self.looks.saturating_sub(1).min(LAST_DOUBLING);
+        let doublings = self.looks.saturating_sub(QUICK_LOOKS).min(LAST_DOUBLING);
         let regretted = (self.regrets / REGRETS).min(LAST_DOUBLING);
         (!self.units.is_empty()).then(|| FIRST_LOOK * 2_u32.pow(doublings + regretted))
     }
@@ -189,15 +191,15 @@ mod tests {
     }
 
     #[test]
-    fn looks_become_rare_and_a_bit_less_so_when_more_is_opened() {
+    fn looks_become_rare_until_more_is_opened() {
         let mut opened = Opened::default();
         opened.add(units(0, 1), false);
-        for look in 0..20 {
+        for look in 0..u64::from(QUICK_LOOKS) + 10 {
             opened.looked(&BTreeMap::from([touched(0, &[look % 2 * 100])]), 64);
         }
         assert_eq!(opened.next_look(), Some(FIRST_LOOK * 64));
         opened.add(units(5, 1), false);
-        assert_eq!(opened.next_look(), Some(FIRST_LOOK * 4));
+        assert_eq!(opened.next_look(), Some(FIRST_LOOK));
     }
 
     #[test]
