@@ -125,16 +125,27 @@ impl LinuxSpace {
         held.state.runs.in_range(range).all(|run| run.state == RunState::Plain)
     }
 
+    /// Whether the kernel is to expect accesses here and there where `range` is plain: it then reads no neighbours of a page that is missing in its cache, which
+    /// are holes as a rule where stores are scattered. A hint.
+    pub fn expect_scattered(&self, range: PageRange, scattered: bool) {
+        let advice = if scattered { k::MADV_RANDOM } else { k::MADV_NORMAL };
+        self.advise_plain(range, advice);
+    }
+
     /// Has storage for what of `range` is plain, and maps it, as if each page had been stored to. A hint: what cannot be had is had at a store, or refused
     /// there. May wait for memory.
     pub fn populate(&self, range: PageRange) {
+        self.advise_plain(range, k::MADV_POPULATE_WRITE);
+    }
+
+    fn advise_plain(&self, range: PageRange, advice: u32) {
         let held = self.hold();
         let area = held.state.area;
         for run in held.state.runs.all(range.intersect(area.pages)) {
             if run.state == RunState::Plain {
                 let (address, length_bytes) = area.span(run.pages);
-                // SAFETY: this advice changes no contents.
-                let _ = unsafe { mem::madvise(address, length_bytes, k::MADV_POPULATE_WRITE) };
+                // SAFETY: none of the advices used here changes contents.
+                let _ = unsafe { mem::madvise(address, length_bytes, advice) };
             }
         }
     }

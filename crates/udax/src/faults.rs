@@ -94,6 +94,9 @@ impl State {
         if reason == Reason::Filling {
             vma.space.populate(opened);
         } else {
+            if reason == Reason::Guess && file.host.kind() != HostKind::Tmpfs {
+                vma.space.expect_scattered(opened, true);
+            }
             self.note_opened(file, opened, reason == Reason::Guess);
         }
     }

@@ -12,9 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLockReadGuard, TryLockError, Weak};
 use udax_core::{Order, PAGE_BYTES, PageIndex, PageRange, Sharing};
 
-/// Units given back in one go: a fault in the file may have to wait for that, some hundred microseconds.
-const UNITS_AT_ONCE: usize = 16;
-/// Look-ups for those.
+/// Look-ups for one run of them.
 const LOOKUPS: u32 = 16 * 128;
 /// With more runs in the process nothing is given back: it would make more of them.
 const RUN_LIMIT: u64 = 5_000;
@@ -58,7 +56,7 @@ impl State {
         let regions = self.regions();
         let mut opened = file.opened();
         if !file.is_proved() || file.handle.service().runs() > RUN_LIMIT {
-            opened.clear();
+            opened.take();
             return Vec::new();
         }
         let mut found: BTreeMap<PageIndex, Touched> = BTreeMap::new();
@@ -75,7 +73,13 @@ impl State {
                 }
             }
         }
-        opened.looked(&found, UNITS_AT_ONCE)
+        let looked = opened.looked(&found);
+        for vma in shared_vmas(&regions, file) {
+            for &full in &looked.full {
+                vma.space.expect_scattered(full, false);
+            }
+        }
+        looked.cool
     }
 
     fn give_back(&self, file: &ServedFile, range: PageRange) {

@@ -21,6 +21,8 @@ const AGAIN: u32 = QUICK_LOOKS / 2;
 const QUIET: u32 = 2;
 /// The same for a unit that was not touched at all, if the stores came in order and may yet come there.
 const QUIET_IN_ORDER: u32 = 4;
+/// Units given back in one go: a fault in the file may have to wait for that, some hundred microseconds.
+const UNITS_AT_ONCE: usize = 16;
 /// A unit with data in more of its 32 grains is no hole to speak of.
 const FEW_GRAINS: u32 = 16;
 
@@ -41,6 +43,15 @@ impl Touched {
             self.grains |= 1 << (PageIndex(index).colour() * 32 / PMD_PAGES);
         }
     }
+}
+
+/// What a look came to. Neither is watched any more.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Runs to be given back.
+    pub(crate) cool: Vec<PageRange>,
+    /// Runs that are full of data.
+    pub(crate) full: Vec<PageRange>,
 }
 
 #[derive(Debug)]
@@ -87,17 +98,14 @@ impl Opened {
         runs_of(self.units.keys().copied())
     }
 
-    /// A look found this; units that are not named were not touched. Gives the runs that are to be given back, of `most` units each at most.
-    pub(crate) fn looked(
-        &mut self,
-        found: &BTreeMap<PageIndex, Touched>,
-        most: usize,
-    ) -> Vec<PageRange> {
+    /// A look found this; units that are not named were not touched.
+    pub(crate) fn looked(&mut self, found: &BTreeMap<PageIndex, Touched>) -> Looked {
         self.looks += 1;
-        let mut cool = Vec::new();
+        let (mut cool, mut full) = (Vec::new(), Vec::new());
         self.units.retain(|&start, unit| {
             let now = found.get(&start).copied().unwrap_or_default();
             if now.grains.count_ones() > FEW_GRAINS {
+                full.push(start);
                 return false;
             }
             unit.quiet = if unit.touched == Some(now) { unit.quiet + 1 } else { 0 };
@@ -111,7 +119,11 @@ impl Opened {
         });
         let room = REMEMBERED.saturating_sub(self.given_back.len());
         self.given_back.extend(cool.iter().take(room));
-        cool.chunks(most.max(1)).flat_map(|some| runs_of(some.iter().copied())).collect()
+        let few = |some: &[PageIndex]| runs_of(some.iter().copied());
+        Looked {
+            cool: cool.chunks(UNITS_AT_ONCE).flat_map(few).collect(),
+            full: runs_of(full.into_iter()),
+        }
     }
 
     /// When to look again, if there is anything to look at.
@@ -121,9 +133,11 @@ impl Opened {
         (!self.units.is_empty()).then(|| FIRST_LOOK * 2_u32.pow(doublings + regretted))
     }
 
-    /// Nothing is watched any more.
-    pub(crate) fn clear(&mut self) {
+    /// Nothing is watched any more. What was.
+    pub(crate) fn take(&mut self) -> Vec<PageRange> {
+        let runs = self.runs();
         self.units.clear();
+        runs
     }
 }
 
@@ -161,12 +175,12 @@ mod tests {
         assert_eq!(opened.add(units(3, 2), true), Some(FIRST_LOOK));
         assert_eq!(opened.add(units(9, 1), true), None, "somebody will look already");
         let first = BTreeMap::from([touched(3, &[1, 500]), touched(4, &[7])]);
-        assert_eq!(opened.looked(&first, 64), []);
-        assert_eq!(opened.looked(&first, 64), []);
+        assert_eq!(opened.looked(&first), Looked::default());
+        assert_eq!(opened.looked(&first), Looked::default());
         let second = BTreeMap::from([touched(3, &[1, 500]), touched(4, &[7, 8])]);
-        assert_eq!(opened.looked(&second, 64), [units(3, 1), units(9, 1)]);
-        assert_eq!(opened.looked(&second, 64), []);
-        assert_eq!(opened.looked(&second, 64), [units(4, 1)]);
+        assert_eq!(opened.looked(&second).cool, [units(3, 1), units(9, 1)]);
+        assert_eq!(opened.looked(&second), Looked::default());
+        assert_eq!(opened.looked(&second).cool, [units(4, 1)]);
         assert_eq!(opened.next_look(), None);
     }
 
@@ -175,19 +189,20 @@ mod tests {
         let mut opened = Opened::default();
         opened.add(units(0, 1), true);
         let pages: Vec<u64> = (0..17).map(|grain| grain * 16).collect();
-        assert_eq!(opened.looked(&BTreeMap::from([touched(0, &pages)]), 64), []);
+        let looked = opened.looked(&BTreeMap::from([touched(0, &pages)]));
+        assert_eq!((looked.cool, looked.full), (vec![], vec![units(0, 1)]));
         assert_eq!((opened.runs(), opened.next_look()), (vec![], None));
     }
 
     #[test]
     fn what_was_opened_for_stores_in_order_waits_longer_for_them() {
         let mut opened = Opened::default();
-        opened.add(units(0, 4), false);
+        opened.add(units(0, 20), false);
         let nothing = BTreeMap::new();
         for _ in 0..QUIET_IN_ORDER {
-            assert_eq!(opened.looked(&nothing, 64), []);
+            assert_eq!(opened.looked(&nothing), Looked::default());
         }
-        assert_eq!(opened.looked(&nothing, 3), [units(0, 3), units(3, 1)]);
+        assert_eq!(opened.looked(&nothing).cool, [units(0, 16), units(16, 4)]);
     }
 
     #[test]
@@ -195,7 +210,7 @@ mod tests {
         let mut opened = Opened::default();
         opened.add(units(0, 1), false);
         for look in 0..u64::from(QUICK_LOOKS) + 10 {
-            opened.looked(&BTreeMap::from([touched(0, &[look % 2 * 100])]), 64);
+            opened.looked(&BTreeMap::from([touched(0, &[look % 2 * 100])]));
         }
         assert_eq!(opened.next_look(), Some(FIRST_LOOK * 64));
         opened.add(units(5, 1), false);
@@ -210,7 +225,7 @@ mod tests {
             assert_eq!(opened.add(units(7, 1), true), Some(FIRST_LOOK * doubled), "time {time}");
             for _ in 0..=QUIET {
                 assert_eq!(opened.next_look().is_some(), !opened.runs().is_empty());
-                opened.looked(&BTreeMap::new(), 64);
+                opened.looked(&BTreeMap::new());
             }
             assert_eq!(opened.runs(), []);
         }

@@ -96,8 +96,10 @@ impl State {
         let Some(file) = files.served.remove(&key) else { return };
         let mut regions = self.regions_mut();
         file.host.distrust();
+        let opened = file.opened().take();
         for region in regions.take_file(&file) {
             region.vma.space.plain_all();
+            opened.iter().for_each(|&run| region.vma.space.expect_scattered(run, false));
             region.detach();
         }
         files.note_end(&file, why);
