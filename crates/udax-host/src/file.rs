@@ -1,7 +1,7 @@
 //! One open file: the engine's `Filesystem` and `Media`.
 
 use crate::extents::pages_of;
-use crate::holes::{GRAIN_PAGES, HoleMap, Refused, grains_out};
+use crate::holes::{HoleMap, Refused};
 use crate::io::HostIo;
 use crate::kind::HostKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ use udax_core::{
 const SURVEY_LOOKUPS: u32 = 1 << 16;
 /// Looks at one place before it stays unknown, when others keep assigning meanwhile.
 const SURVEY_ATTEMPTS: u32 = 4;
+/// Pages of the smallest hole that is offered where data comes behind it: 32 KiB.
+const SMALLEST_HOLE: u64 = 8;
 /// The largest offset that the host kernel takes.
 const OFFSET_LIMIT: u64 = i64::MAX as u64;
 
@@ -31,7 +33,7 @@ pub struct Survey {
 
 /// One file of a mounted file system. Clones are the same file.
 ///
-/// Holes are offered in whole grains of 32 KiB without any data (the last one ends with the file), so 2 MiB at once where all of it is one. They are learnt by
+/// Holes are offered as they are, page by page, but for those of less than 32 KiB between data: they would cost more in VMAs than they save. They are learnt by
 /// [`survey`](Self::survey), never by a fault: to look for data takes the inode lock of the host kernel (tmpfs, ext4, btrfs),
 /// write(2) holds that lock while it faults on its source buffer, and that fault may be the very one to be served.
 ///
@@ -104,7 +106,7 @@ impl HostFile {
         let has_holes = io.allocated_bytes()? < size_bytes;
         let mut cursor = if trusted { range.end } else { range.start };
         if trusted && has_holes {
-            let wanted = grains_out(range).intersect(PageRange::between(PageIndex(0), eof));
+            let wanted = range.intersect(PageRange::between(PageIndex(0), eof));
             cursor = wanted.start;
             let mut progress = Progress::default();
             while cursor < wanted.end && progress.lookups < most {
@@ -132,11 +134,11 @@ impl HostFile {
             let moment = self.map().now();
             progress.lookups += 1;
             let data_byte = self.shared.io.seek_data(rest.start.byte())?;
-            let data_grain = data_byte.map_or(rest.end, |byte| {
-                grains_out(PageRange::new(PageIndex::of_byte(byte), 1)).start
-            });
-            let hole = rest.intersect(PageRange::between(rest.start, data_grain));
-            if !hole.is_empty() {
+            let data_page = data_byte.map_or(rest.end, PageIndex::of_byte);
+            let hole = rest.intersect(PageRange::between(rest.start, data_page));
+            if hole.len() < SMALLEST_HOLE && data_page < rest.end {
+                self.map().learn_data(hole);
+            } else if !hole.is_empty() {
                 // A thread that assigned between the look and here has made the look an old one.
                 match self.map().learn_holes(hole, moment) {
                     Ok(()) => {}
@@ -144,7 +146,7 @@ impl HostFile {
                     Err(Refused::Distrusted) => return Ok(rest.end),
                 }
             }
-            let Some(data_byte) = data_byte.filter(|_| data_grain < rest.end) else {
+            let Some(data_byte) = data_byte.filter(|_| data_page < rest.end) else {
                 return Ok(rest.end);
             };
             let data = self.data_from(data_byte, eof, progress)?;
@@ -154,7 +156,7 @@ impl HostFile {
         Ok(rest.start.plus(PMD_PAGES))
     }
 
-    /// The grains with data from the one that holds `data_byte` on.
+    /// The pages with data from the one that holds `data_byte` on.
     fn data_from(
         &self,
         data_byte: u64,
@@ -163,17 +165,17 @@ impl HostFile {
     ) -> Result<PageRange, IoError> {
         let first = PageIndex::of_byte(data_byte);
         let end = match self.shared.kind {
-            // Looking for a hole here visits every page up to it: go by grains, and by more of them the more had data one after the other.
+            // Looking for a hole here visits every page up to it: go by pages, and by more of them the more had data one after the other.
             HostKind::Tmpfs => progress.skip(first),
             HostKind::Ext | HostKind::Xfs | HostKind::Btrfs | HostKind::Other(_) => {
                 progress.lookups += 1;
                 self.shared.io.seek_hole(data_byte)?.map_or(eof, pages_of)
             }
         };
-        Ok(grains_out(PageRange::between(first, end.max(first.plus(1)))))
+        Ok(PageRange::between(first, end.max(first.plus(1))))
     }
 
-    /// From now on some mapping may show `range` natively: the grains that it touches are served mapped, until they are
+    /// From now on some mapping may show `range` natively: it is served mapped, until it is
     /// [released](Self::release). Zero pages that are shown of them have to go, which is the caller's part. Never waits.
     pub fn assign(&self, range: PageRange) {
         self.map().assign(range);
@@ -190,14 +192,13 @@ impl HostFile {
         self.map().is_kept(range)
     }
 
-    /// The first run of grains in `range` that a survey saw data in, now [assigned](Self::assign). For who maps them natively from the start. Never waits.
+    /// The first run of pages in `range` that a survey saw data in, now [assigned](Self::assign). For who maps them natively from the start. Never waits.
     #[must_use]
     pub fn assign_data(&self, range: PageRange) -> Option<PageRange> {
         self.map().assign_data(range)
     }
 
-    /// No mapping shows the grains that lie whole in `range` natively any more. What they hold is unknown until they are
-    /// surveyed again. Nothing changes, and the answer is no, if some of them are [kept](Self::keep). Never waits.
+    /// No mapping shows `range` natively any more. What it holds is unknown until it is surveyed again. Nothing changes, and the answer is no, if some of it is [kept](Self::keep). Never waits.
     pub fn release(&self, range: PageRange) -> bool {
         self.map().release(range)
     }
@@ -325,18 +326,17 @@ impl Media for HostFile {
 #[derive(Default)]
 struct Progress {
     lookups: u32,
-    /// Where the last data ended, and how many grains it had been.
+    /// Where the last data ended, and how many pages of it were taken for data at once.
     last: PageIndex,
-    grains: u64,
+    pages: u64,
 }
 
 impl Progress {
     /// Data was found in page `first`: where to look next. Twice as far as before if it lies right behind the last data, up to the end of its 2 MiB.
     fn skip(&mut self, first: PageIndex) -> PageIndex {
-        let start = grains_out(PageRange::new(first, 1)).start;
-        self.grains = if start == self.last { (self.grains * 2).min(PMD_PAGES) } else { 1 };
-        let unit_end = start.align_down(Order::Pmd).plus(PMD_PAGES);
-        self.last = start.plus(self.grains * GRAIN_PAGES).min(unit_end);
+        self.pages = if first == self.last { (self.pages * 2).min(PMD_PAGES) } else { 1 };
+        let unit_end = first.align_down(Order::Pmd).plus(PMD_PAGES);
+        self.last = first.plus(self.pages).min(unit_end);
         self.last
     }
 }

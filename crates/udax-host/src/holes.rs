@@ -1,21 +1,16 @@
 //! What is known of a file's holes, and the answers that follow from it. No system calls here.
 //!
-//! Glossary: a *grain* is 32 KiB, the smallest hole that is offered: less would cost more in VMAs than it saves in pages.
-//!
-//! Three sets of grains, disjoint but for `data` and `assigned`; a page in none of them is *unknown*, and unknown counts as
+//! Three sets of pages, disjoint but for `data` and `assigned`; a page in none of them is *unknown*, and unknown counts as
 //! mapped: the host kernel's own mapping is always right.
 //! - `holes`: a survey saw no data, and no mapping may show these pages natively. They, and they alone, may be zeros.
-//! - `data`: a survey saw data somewhere in the grain, or passed over it.
-//! - `assigned`: some mapping may show these grains natively. A store there tells nobody, so no survey can make them holes. A part of them is
+//! - `data`: a survey saw data there, or passed over it.
+//! - `assigned`: some mapping may show these pages natively. A store there tells nobody, so no survey can make them holes. A part of them is
 //!   *kept*: whoever shows them, or writes them, cannot be stopped from it, so they stay assigned.
 //!
 //! Holes and data are learnt only while the map is trusted: while somebody vouches that nobody writes the file unseen.
 
 use crate::range_set::RangeSet;
 use udax_core::{Backing, Frame, Intent, Iomap, Order, PageIndex, PageRange};
-
-/// Pages of a grain, the smallest hole that is offered.
-pub const GRAIN_PAGES: u64 = 8;
 
 /// No answer goes further than this: 1 GiB.
 const LOOK_AHEAD_PAGES: u64 = 1 << 18;
@@ -71,13 +66,13 @@ impl HoleMap {
         }
         let unit = range.start.align_down(Order::Pmd);
         let limit = unit.plus(LOOK_AHEAD_PAGES).min(eof);
-        let wanted_end = grains_out(range).end;
+        let wanted_end = range.end;
         match self.holes.run_at(range.start) {
             Some(hole) => match intent {
                 Intent::Read | Intent::Zero | Intent::Move => {
                     extent(PageRange::between(range.start, hole.end.min(limit)), Backing::Hole)
                 }
-                // No further than asked: the next grain is a hole still, and costs nothing as long as it is one.
+                // No further than asked: the next page is a hole still, and costs nothing as long as it is one.
                 Intent::Write => {
                     self.mapped(range.start, hole.end.min(wanted_end).min(limit), Allocated::Now)
                 }
@@ -122,7 +117,7 @@ impl HoleMap {
         iomap
     }
 
-    /// Where the run of grains that hold data or are assigned ends, if `start` is in one; else `start`.
+    /// Where the run of pages that hold data or are assigned ends, if `start` is in one; else `start`.
     fn end_of_known(&self, start: PageIndex, limit: PageIndex) -> PageIndex {
         let mut end = start;
         while end < limit {
@@ -133,11 +128,10 @@ impl HoleMap {
         end.min(limit)
     }
 
-    /// Some mapping may show these pages natively from now on; every grain they touch is served mapped.
+    /// Some mapping may show these pages natively from now on; they are served mapped.
     pub(crate) fn assign(&mut self, range: PageRange) {
-        let grains = grains_out(range);
-        let was_hole = self.holes.remove(grains);
-        if self.assigned.insert(grains) || was_hole {
+        let was_hole = self.holes.remove(range);
+        if self.assigned.insert(range) || was_hole {
             self.changes += 1;
         }
     }
@@ -145,7 +139,7 @@ impl HoleMap {
     /// The same for good.
     pub(crate) fn keep(&mut self, range: PageRange) {
         self.assign(range);
-        self.kept.insert(grains_out(range));
+        self.kept.insert(range);
     }
 
     pub(crate) fn is_kept(&self, range: PageRange) -> bool {
@@ -154,17 +148,16 @@ impl HoleMap {
 
     /// No mapping shows them natively any more. What they hold is unknown then. Nothing changes, and the answer is no, if some of them are kept.
     pub(crate) fn release(&mut self, range: PageRange) -> bool {
-        let grains = grains_in(range);
-        if self.kept.pages_in(grains) > 0 {
+        if self.kept.pages_in(range) > 0 {
             return false;
         }
-        self.data.remove(grains);
-        self.assigned.remove(grains);
+        self.data.remove(range);
+        self.assigned.remove(range);
         self.changes += 1;
         true
     }
 
-    /// The first run of grains in `range` that a survey saw data in, or passed over; they are assigned by that.
+    /// The first run of pages in `range` that a survey saw data in, or passed over; they are assigned by that.
     pub(crate) fn assign_data(&mut self, range: PageRange) -> Option<PageRange> {
         let run = self.data.first_in(range)?;
         self.assign(run);
@@ -197,7 +190,7 @@ impl HoleMap {
         if known > end { self.end_of_surveyed(known, limit) } else { end.min(limit) }
     }
 
-    /// There was no data in `run` at `moment`; it starts on a grain and ends on one, or at the end of the file.
+    /// There was no data in `run` at `moment`.
     pub(crate) fn learn_holes(&mut self, run: PageRange, moment: Moment) -> Result<(), Refused> {
         if !self.is_trusted() {
             return Err(Refused::Distrusted);
@@ -214,13 +207,12 @@ impl HoleMap {
         Ok(())
     }
 
-    /// There is data in every grain of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
+    /// There is data in every page of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
     /// look does no harm: it is served mapped.
     pub(crate) fn learn_data(&mut self, range: PageRange) {
         if self.is_trusted() {
-            let grains = grains_out(range);
-            self.holes.remove(grains);
-            self.data.insert(grains);
+            self.holes.remove(range);
+            self.data.insert(range);
         }
     }
 
@@ -228,22 +220,16 @@ impl HoleMap {
     pub(crate) fn resized(&mut self, before: PageIndex, after: PageIndex, moment: Moment) {
         let cut = PageRange::from(after);
         self.holes.remove(cut);
-        self.data.remove(grains_out(cut));
-        // The grain that the old end stands in becomes no hole by this unless it was one up to there.
-        let from = match before.0.checked_sub(1).map(PageIndex) {
-            Some(last) if self.holes.contains(last) => before,
-            Some(_) | None => grains_in(PageRange::from(before)).start,
-        };
+        self.data.remove(cut);
         // Refused, it is served mapped, which is right too.
-        let _ = self.learn_holes(PageRange::between(from, after), moment);
+        let _ = self.learn_holes(PageRange::between(before, after), moment);
     }
 
     /// `range` was punched in a file of `eof` pages.
     pub(crate) fn punched(&mut self, range: PageRange, eof: PageIndex, moment: Moment) {
-        // Grains that it touched may have lost their last data: they are unknown.
-        self.data.remove(grains_out(range));
-        let whole = if range.end >= eof { PageRange::from(range.start) } else { range };
-        let run = grains_in(whole).intersect(PageRange::between(PageIndex(0), eof));
+        // Of the pages at its edges some may have lost their last data: they are unknown.
+        self.data.remove(range);
+        let run = range.intersect(PageRange::between(PageIndex(0), eof));
         let _ = self.learn_holes(run, moment);
     }
 
@@ -259,29 +245,4 @@ enum Allocated {
 
 const fn extent(range: PageRange, backing: Backing) -> Iomap {
     Iomap { range, backing, is_new: false, metadata_dirty: false, copy_from: None }
-}
-
-/// Every grain that has a page in `range`.
-pub(crate) const fn grains_out(range: PageRange) -> PageRange {
-    if range.is_empty() {
-        return range;
-    }
-    PageRange { start: grain_of(range.start), end: grain_end(range.end) }
-}
-
-/// The grains that lie whole in `range`.
-pub(crate) const fn grains_in(range: PageRange) -> PageRange {
-    let end = if range.end.0 == u64::MAX { range.end } else { grain_of(range.end) };
-    PageRange::between(grain_end(range.start), end)
-}
-
-/// Where the grain of `index` starts.
-const fn grain_of(index: PageIndex) -> PageIndex {
-    PageIndex(index.0 - index.0 % GRAIN_PAGES)
-}
-
-/// `index` if a grain starts there, else where the next one starts.
-const fn grain_end(index: PageIndex) -> PageIndex {
-    let start = grain_of(index);
-    if start.0 == index.0 { index } else { start.plus(GRAIN_PAGES) }
 }

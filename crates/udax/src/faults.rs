@@ -7,7 +7,7 @@ use crate::window::Reason;
 use std::sync::mpsc;
 use std::time::Duration;
 use udax_core::{Fault, Order, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Sharing};
-use udax_host::{GRAIN_PAGES, HostKind};
+use udax_host::HostKind;
 use udax_linux::{Access, Cause, FaultEvent, InPlace, RunState};
 
 /// Runs that a process may have before VMAs go plain as a whole; from half of them on 2 MiB that are holes in part go plain. Each costs up to
@@ -63,7 +63,7 @@ impl State {
         }
         let unit = PageRange::unit(index, Order::Pmd);
         let is_whole = vma.space.is_plain(unit);
-        let unit = if is_whole { unit } else { grain_of(index) };
+        let unit = if is_whole { unit } else { PageRange::new(index, 1) };
         let (ahead, reason) = region.stores.ahead_of_store(unit, || {
             // Elsewhere a file system may let us wait for what it likes.
             let before =
@@ -102,11 +102,6 @@ impl State {
     }
 }
 
-/// The smallest piece that a store opens.
-const fn grain_of(index: PageIndex) -> PageRange {
-    PageRange::new(PageIndex(index.0 - index.0 % GRAIN_PAGES), GRAIN_PAGES)
-}
-
 /// The walk of a fault through the engine. Whatever it comes to, the access can be tried again afterwards. How many pages behind its 2 MiB
 /// a load is to have as well.
 fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
@@ -123,8 +118,7 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
     let ahead = match access {
         // The rest of a 2 MiB that can only be had in 4 KiB units comes along.
         udax_core::Access::Read => behind + PMD_PAGES - 1,
-        // The rest of the grain, if it is not the whole of the 2 MiB.
-        udax_core::Access::Write => grain_of(index).end.0 - index.0 - 1,
+        udax_core::Access::Write => 0,
     };
     let translation_present = event.cause == Cause::WriteProtected;
     let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };

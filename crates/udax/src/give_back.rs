@@ -75,8 +75,8 @@ impl State {
         }
         let looked = opened.looked(&found);
         for vma in shared_vmas(&regions, file) {
-            for &full in &looked.full {
-                vma.space.expect_scattered(full, false);
+            for &dense in looked.full.iter().chain(&looked.warm) {
+                vma.space.expect_scattered(dense, false);
             }
         }
         looked.cool

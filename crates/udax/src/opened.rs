@@ -1,4 +1,4 @@
-//! What stores have opened in a file, and when it is given back: a 2 MiB unit in which few grains were touched and nothing happens any more
+//! What stores have opened in a file, and when it is given back: a 2 MiB unit in which few pieces were touched and nothing happens any more
 //! shows its holes by the zero page again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,15 +23,17 @@ const QUIET: u32 = 2;
 const QUIET_IN_ORDER: u32 = 4;
 /// Units given back in one go: a fault in the file may have to wait for that, some hundred microseconds.
 const UNITS_AT_ONCE: usize = 16;
-/// A unit with data in more of its 32 grains is no hole to speak of.
-const FEW_GRAINS: u32 = 16;
+/// A unit with data in more of its 32 pieces of 64 KiB is no hole to speak of.
+const FEW_PIECES: u32 = 16;
+/// From so many pages on it pays to have the neighbours of a page as well.
+const WARM_PAGES: u64 = 8;
 
 /// What was found in a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     pages: u64,
-    /// A bit for each grain.
-    grains: u32,
+    /// A bit for each 64 KiB.
+    pieces: u32,
 }
 
 impl Touched {
@@ -40,18 +42,20 @@ impl Touched {
         let pages = pages.intersect(unit);
         self.pages += pages.len();
         for index in pages.start.0..pages.end.0 {
-            self.grains |= 1 << (PageIndex(index).colour() * 32 / PMD_PAGES);
+            self.pieces |= 1 << (PageIndex(index).colour() * 32 / PMD_PAGES);
         }
     }
 }
 
-/// What a look came to. Neither is watched any more.
+/// What a look came to. The first two are not watched any more.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
     /// Runs to be given back.
     pub(crate) cool: Vec<PageRange>,
-    /// Runs that are full of data.
+    /// Runs with data in many places.
     pub(crate) full: Vec<PageRange>,
+    /// Runs in which so much was stored to that accesses are not far apart any more; they are still watched.
+    pub(crate) warm: Vec<PageRange>,
 }
 
 #[derive(Debug)]
@@ -101,12 +105,16 @@ impl Opened {
     /// A look found this; units that are not named were not touched.
     pub(crate) fn looked(&mut self, found: &BTreeMap<PageIndex, Touched>) -> Looked {
         self.looks += 1;
-        let (mut cool, mut full) = (Vec::new(), Vec::new());
+        let (mut cool, mut full, mut warm) = (Vec::new(), Vec::new(), Vec::new());
         self.units.retain(|&start, unit| {
             let now = found.get(&start).copied().unwrap_or_default();
-            if now.grains.count_ones() > FEW_GRAINS {
+            if now.pieces.count_ones() > FEW_PIECES {
                 full.push(start);
                 return false;
+            }
+            let before = unit.touched.map_or(0, |touched| touched.pages);
+            if before < WARM_PAGES && now.pages >= WARM_PAGES {
+                warm.push(start);
             }
             unit.quiet = if unit.touched == Some(now) { unit.quiet + 1 } else { 0 };
             unit.touched = Some(now);
@@ -123,6 +131,7 @@ impl Opened {
         Looked {
             cool: cool.chunks(UNITS_AT_ONCE).flat_map(few).collect(),
             full: runs_of(full.into_iter()),
+            warm: runs_of(warm.into_iter()),
         }
     }
 
@@ -188,7 +197,7 @@ mod tests {
     fn a_unit_with_data_all_over_stays_open_and_is_looked_at_no_more() {
         let mut opened = Opened::default();
         opened.add(units(0, 1), true);
-        let pages: Vec<u64> = (0..17).map(|grain| grain * 16).collect();
+        let pages: Vec<u64> = (0..17).map(|piece| piece * 16).collect();
         let looked = opened.looked(&BTreeMap::from([touched(0, &pages)]));
         assert_eq!((looked.cool, looked.full), (vec![], vec![units(0, 1)]));
         assert_eq!((opened.runs(), opened.next_look()), (vec![], None));
