@@ -14,8 +14,8 @@ use udax_core::{
 const SURVEY_LOOKUPS: u32 = 1 << 16;
 /// Looks at one place before it stays unknown, when others keep assigning meanwhile.
 const SURVEY_ATTEMPTS: u32 = 4;
-/// Pages of the smallest hole that is offered where data comes behind it: 32 KiB.
-const SMALLEST_HOLE: u64 = 8;
+/// Pages of the smallest hole that is offered where data comes behind it: 16 KiB.
+const SMALLEST_HOLE: u64 = 4;
 /// The largest offset that the host kernel takes.
 const OFFSET_LIMIT: u64 = i64::MAX as u64;
 
@@ -33,7 +33,7 @@ pub struct Survey {
 
 /// One file of a mounted file system. Clones are the same file.
 ///
-/// Holes are offered as they are, page by page, but for those of less than 32 KiB between data: they would cost more in VMAs than they save. They are learnt by
+/// Holes are offered as they are, page by page, but for those of less than 16 KiB before data: they would cost more in VMAs than they save. They are learnt by
 /// [`survey`](Self::survey), never by a fault: to look for data takes the inode lock of the host kernel (tmpfs, ext4, btrfs),
 /// write(2) holds that lock while it faults on its source buffer, and that fault may be the very one to be served.
 ///

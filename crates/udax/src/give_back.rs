@@ -11,9 +11,12 @@ use crate::world::Vma;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLockReadGuard, TryLockError, Weak};
 use udax_core::{Order, PAGE_BYTES, PageIndex, PageRange, Sharing};
+use udax_host::HostKind;
 
 /// Look-ups for one run of them.
 const LOOKUPS: u32 = 16 * 128;
+/// Around a piece of data of fewer pages the kernel is not to read ahead: it would read holes.
+const SMALL_PIECE: u64 = 16;
 /// With more runs in the process nothing is given back: it would make more of them.
 const RUN_LIMIT: u64 = 5_000;
 
@@ -75,8 +78,8 @@ impl State {
         }
         let looked = opened.looked(&found);
         for vma in shared_vmas(&regions, file) {
-            for &dense in looked.full.iter().chain(&looked.warm) {
-                vma.space.expect_scattered(dense, false);
+            for &full in &looked.full {
+                vma.space.expect_scattered(full, false);
             }
         }
         looked.cool
@@ -98,6 +101,9 @@ impl State {
         let show = |pages: PageRange| {
             for vma in shared_vmas(&regions, file) {
                 vma.space.plain(pages);
+                if pages.len() < SMALL_PIECE && file.host.kind() != HostKind::Tmpfs {
+                    vma.space.expect_scattered(pages, true);
+                }
             }
         };
         let mut rest = range;

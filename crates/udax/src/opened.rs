@@ -17,16 +17,18 @@ const REGRETS: u32 = 256;
 const REMEMBERED: usize = 1 << 16;
 /// When more is opened the looks go on from here.
 const AGAIN: u32 = QUICK_LOOKS / 2;
-/// Looks that find nothing new in a unit before it is given back.
-const QUIET: u32 = 2;
-/// The same for a unit that was not touched at all, if the stores came in order and may yet come there.
-const QUIET_IN_ORDER: u32 = 4;
+/// A unit that was passed over while so many pages a unit were touched elsewhere is given back: if accesses went everywhere alike, this would be one unit of 3,000.
+const PASSED_OVER: u64 = 8;
+/// So many looks in a row that find nothing new in a unit are enough, whatever happens elsewhere,
+const QUIET: u32 = 8;
+/// and so many if nothing happens elsewhere either,
+const ALL_QUIET: u32 = 2;
+/// and so many if the unit was not touched at all, but stores came in order and may yet come there.
+const QUIET_IN_ORDER: u32 = 16;
 /// Units given back in one go: a fault in the file may have to wait for that, some hundred microseconds.
 const UNITS_AT_ONCE: usize = 16;
 /// A unit with data in more of its 32 pieces of 64 KiB is no hole to speak of.
 const FEW_PIECES: u32 = 16;
-/// From so many pages on it pays to have the neighbours of a page as well.
-const WARM_PAGES: u64 = 8;
 
 /// What was found in a unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,15 +49,13 @@ impl Touched {
     }
 }
 
-/// What a look came to. The first two are not watched any more.
+/// What a look came to. Neither is watched any more.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
     /// Runs to be given back.
     pub(crate) cool: Vec<PageRange>,
     /// Runs with data in many places.
     pub(crate) full: Vec<PageRange>,
-    /// Runs in which so much was stored to that accesses are not far apart any more; they are still watched.
-    pub(crate) warm: Vec<PageRange>,
 }
 
 #[derive(Debug)]
@@ -64,8 +64,29 @@ struct Unit {
     touched: Option<Touched>,
     /// Looks in a row that found the same.
     quiet: u32,
-    /// How many it takes.
-    patience: u32,
+    /// Pages touched meanwhile in a unit on average, in [`PARTS`] of a page.
+    passed_over: u64,
+    in_order: bool,
+}
+
+/// Parts of a page that are counted.
+const PARTS: u64 = 64;
+
+impl Unit {
+    /// Looks again; `average` is what was touched in a unit since the last look, `all_quiet` how many looks found nothing new anywhere. Whether it is
+    /// used no more.
+    fn look(&mut self, now: Touched, average: u64, all_quiet: u32) -> bool {
+        if self.touched.replace(now) != Some(now) {
+            (self.quiet, self.passed_over) = (0, 0);
+            return false;
+        }
+        self.quiet += 1;
+        self.passed_over += average;
+        if self.in_order && now.pages == 0 {
+            return self.quiet >= QUIET_IN_ORDER;
+        }
+        self.passed_over >= PASSED_OVER * PARTS || self.quiet >= QUIET || all_quiet >= ALL_QUIET
+    }
 }
 
 /// The opened units of one file that are watched.
@@ -73,6 +94,8 @@ struct Unit {
 pub(crate) struct Opened {
     units: BTreeMap<PageIndex, Unit>,
     looks: u32,
+    /// Looks in a row that found nothing new anywhere.
+    all_quiet: u32,
     given_back: BTreeSet<PageIndex>,
     /// Units that were opened again after they had been given back.
     regrets: u32,
@@ -87,10 +110,9 @@ impl Opened {
         if self.given_back.remove(&range.start.align_down(Order::Pmd)) {
             self.regrets += 1;
         }
-        let patience = if guessed { QUIET } else { QUIET_IN_ORDER };
         let mut start = range.start.align_down(Order::Pmd);
         while start < range.end {
-            let unit = Unit { touched: None, quiet: 0, patience };
+            let unit = Unit { touched: None, quiet: 0, passed_over: 0, in_order: !guessed };
             self.units.insert(start, unit);
             start = start.plus(PMD_PAGES);
         }
@@ -105,21 +127,24 @@ impl Opened {
     /// A look found this; units that are not named were not touched.
     pub(crate) fn looked(&mut self, found: &BTreeMap<PageIndex, Touched>) -> Looked {
         self.looks += 1;
-        let (mut cool, mut full, mut warm) = (Vec::new(), Vec::new(), Vec::new());
+        let of = |start: PageIndex| found.get(&start).copied().unwrap_or_default();
+        let grown: u64 = self
+            .units
+            .iter()
+            .filter_map(|(start, unit)| Some(of(*start).pages.saturating_sub(unit.touched?.pages)))
+            .sum();
+        let is_second = self.units.values().any(|unit| unit.touched.is_some());
+        self.all_quiet = if grown == 0 && is_second { self.all_quiet + 1 } else { 0 };
+        let average = grown * PARTS / (self.units.len() as u64).max(1);
+        let all_quiet = self.all_quiet;
+        let (mut cool, mut full) = (Vec::new(), Vec::new());
         self.units.retain(|&start, unit| {
-            let now = found.get(&start).copied().unwrap_or_default();
+            let now = of(start);
             if now.pieces.count_ones() > FEW_PIECES {
                 full.push(start);
                 return false;
             }
-            let before = unit.touched.map_or(0, |touched| touched.pages);
-            if before < WARM_PAGES && now.pages >= WARM_PAGES {
-                warm.push(start);
-            }
-            unit.quiet = if unit.touched == Some(now) { unit.quiet + 1 } else { 0 };
-            unit.touched = Some(now);
-            let patience = if now.pages > 0 { QUIET } else { unit.patience };
-            let is_cool = unit.quiet >= patience;
+            let is_cool = unit.look(now, average, all_quiet);
             if is_cool {
                 cool.push(start);
             }
@@ -131,7 +156,6 @@ impl Opened {
         Looked {
             cool: cool.chunks(UNITS_AT_ONCE).flat_map(few).collect(),
             full: runs_of(full.into_iter()),
-            warm: runs_of(warm.into_iter()),
         }
     }
 
@@ -178,19 +202,48 @@ mod tests {
         (range.start, touched)
     }
 
+    fn looks(opened: &mut Opened, found: &BTreeMap<PageIndex, Touched>, times: u32) {
+        for _ in 0..times {
+            assert_eq!(opened.looked(found), Looked::default());
+        }
+    }
+
     #[test]
-    fn a_unit_with_few_pages_is_given_back_when_looks_find_nothing_new() {
+    fn where_nothing_happens_at_all_few_looks_are_enough() {
         let mut opened = Opened::default();
         assert_eq!(opened.add(units(3, 2), true), Some(FIRST_LOOK));
         assert_eq!(opened.add(units(9, 1), true), None, "somebody will look already");
-        let first = BTreeMap::from([touched(3, &[1, 500]), touched(4, &[7])]);
-        assert_eq!(opened.looked(&first), Looked::default());
-        assert_eq!(opened.looked(&first), Looked::default());
-        let second = BTreeMap::from([touched(3, &[1, 500]), touched(4, &[7, 8])]);
-        assert_eq!(opened.looked(&second).cool, [units(3, 1), units(9, 1)]);
-        assert_eq!(opened.looked(&second), Looked::default());
-        assert_eq!(opened.looked(&second).cool, [units(4, 1)]);
+        let found = BTreeMap::from([touched(3, &[1, 500])]);
+        looks(&mut opened, &found, ALL_QUIET);
+        assert_eq!(opened.looked(&found).cool, [units(3, 2), units(9, 1)]);
         assert_eq!(opened.next_look(), None);
+    }
+
+    #[test]
+    fn a_quiet_unit_among_busy_ones_goes_when_it_was_passed_over_too_often() {
+        let mut opened = Opened::default();
+        opened.add(units(0, 4), true);
+        let busy = |pages: u64| -> BTreeMap<PageIndex, Touched> {
+            let pages: Vec<u64> = (0..pages).collect();
+            BTreeMap::from([touched(0, &pages), touched(1, &pages), touched(2, &pages)])
+        };
+        // Six pages a look in three units of four.
+        looks(&mut opened, &busy(6), 1);
+        looks(&mut opened, &busy(12), 1);
+        assert_eq!(opened.looked(&busy(18)).cool, [units(3, 1)]);
+        assert_eq!(opened.looked(&busy(24)), Looked::default());
+    }
+
+    #[test]
+    fn a_quiet_unit_beside_a_slow_one_goes_after_some_looks() {
+        let mut opened = Opened::default();
+        opened.add(units(0, 100), true);
+        for pages in 1..=u64::from(QUIET) {
+            let found = BTreeMap::from([touched(0, &(0..pages).collect::<Vec<_>>())]);
+            looks(&mut opened, &found, 1);
+        }
+        let found = BTreeMap::from([touched(0, &[0, 100])]);
+        assert_eq!(opened.looked(&found).cool.len(), 7, "99 units, 16 at once");
     }
 
     #[test]
@@ -207,11 +260,8 @@ mod tests {
     fn what_was_opened_for_stores_in_order_waits_longer_for_them() {
         let mut opened = Opened::default();
         opened.add(units(0, 20), false);
-        let nothing = BTreeMap::new();
-        for _ in 0..QUIET_IN_ORDER {
-            assert_eq!(opened.looked(&nothing), Looked::default());
-        }
-        assert_eq!(opened.looked(&nothing).cool, [units(0, 16), units(16, 4)]);
+        looks(&mut opened, &BTreeMap::new(), QUIET_IN_ORDER);
+        assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(0, 16), units(16, 4)]);
     }
 
     #[test]
@@ -232,11 +282,8 @@ mod tests {
         for time in 0..3 * REGRETS {
             let doubled = 2_u32.pow(time / REGRETS);
             assert_eq!(opened.add(units(7, 1), true), Some(FIRST_LOOK * doubled), "time {time}");
-            for _ in 0..=QUIET {
-                assert_eq!(opened.next_look().is_some(), !opened.runs().is_empty());
-                opened.looked(&BTreeMap::new());
-            }
-            assert_eq!(opened.runs(), []);
+            looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
+            assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(7, 1)]);
         }
     }
 }
