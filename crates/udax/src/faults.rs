@@ -1,6 +1,7 @@
 //! The life of a fault between the address space and the engine: which region it is in, what is known of the file's holes there, how much to map in
 //! one go, and what is left to do where the engine has no answer.
 
+use crate::opened::Opening;
 use crate::regions::Region;
 use crate::runtime::State;
 use crate::window::Reason;
@@ -91,14 +92,17 @@ impl State {
             file.settle_overflow();
         }
         let opened = PageRange::between(unit.start, end.max(unit.end));
-        if reason == Reason::Filling {
-            vma.space.populate(opened);
-        } else {
-            if reason == Reason::Guess && file.host.kind() != HostKind::Tmpfs {
+        let why = match reason {
+            Reason::Filling => return vma.space.populate(opened),
+            Reason::InOrder => Opening::InOrder,
+            // It has no cache beside the file itself.
+            Reason::Guess if file.host.kind() == HostKind::Tmpfs => Opening::Guess,
+            Reason::Guess => {
                 vma.space.expect_scattered(opened, true);
+                Opening::Scattered
             }
-            self.note_opened(file, opened, reason == Reason::Guess);
-        }
+        };
+        self.note_opened(file, opened, why);
     }
 }
 

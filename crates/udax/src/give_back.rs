@@ -3,7 +3,7 @@
 //! What a sync has to write must lie under the kernel's own mapping, where msync(2) looks for it. So no sync of ours is let through between the
 //! traps and the data's return, and nothing is given back while one is under way.
 
-use crate::opened::Touched;
+use crate::opened::{Opening, Touched};
 use crate::regions::Regions;
 use crate::runtime::State;
 use crate::served::ServedFile;
@@ -27,8 +27,8 @@ impl State {
     }
 
     /// `range` was opened to stores in `file`.
-    pub(crate) fn note_opened(&self, file: &Arc<ServedFile>, range: PageRange, guessed: bool) {
-        let look = file.opened().add(range, guessed);
+    pub(crate) fn note_opened(&self, file: &Arc<ServedFile>, range: PageRange, why: Opening) {
+        let look = file.opened().add(range, why);
         if let Some(delay) = look {
             self.look_later(file, delay);
         }

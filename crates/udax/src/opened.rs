@@ -58,6 +58,17 @@ pub(crate) struct Looked {
     pub(crate) full: Vec<PageRange>,
 }
 
+/// Why a unit was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// Stores come in order and may come there.
+    InOrder,
+    /// Nobody knows whether stores will come there.
+    Guess,
+    /// The same, and the kernel has been told that accesses are scattered: it is to be told when that is over.
+    Scattered,
+}
+
 #[derive(Debug)]
 struct Unit {
     /// What the last look found, if there was one.
@@ -66,7 +77,7 @@ struct Unit {
     quiet: u32,
     /// Pages touched meanwhile in a unit on average, in [`PARTS`] of a page.
     passed_over: u64,
-    in_order: bool,
+    why: Opening,
 }
 
 /// Parts of a page that are counted.
@@ -82,7 +93,7 @@ impl Unit {
         }
         self.quiet += 1;
         self.passed_over += average;
-        if self.in_order && now.pages == 0 {
+        if self.why == Opening::InOrder && now.pages == 0 {
             return self.quiet >= QUIET_IN_ORDER;
         }
         self.passed_over >= PASSED_OVER * PARTS || self.quiet >= QUIET || all_quiet >= ALL_QUIET
@@ -102,8 +113,8 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// `range` was opened; `guessed` if nobody knows whether stores will come there. Says when to look, if nobody is to look yet.
-    pub(crate) fn add(&mut self, range: PageRange, guessed: bool) -> Option<Duration> {
+    /// `range` was opened. Says when to look, if nobody is to look yet.
+    pub(crate) fn add(&mut self, range: PageRange, why: Opening) -> Option<Duration> {
         let begins = self.units.is_empty();
         self.looks = if begins { 0 } else { self.looks.min(AGAIN) };
         // Only the first has been stored to; the others were opened because of it.
@@ -112,7 +123,7 @@ impl Opened {
         }
         let mut start = range.start.align_down(Order::Pmd);
         while start < range.end {
-            let unit = Unit { touched: None, quiet: 0, passed_over: 0, in_order: !guessed };
+            let unit = Unit { touched: None, quiet: 0, passed_over: 0, why };
             self.units.insert(start, unit);
             start = start.plus(PMD_PAGES);
         }
@@ -140,15 +151,15 @@ impl Opened {
         let (mut cool, mut full) = (Vec::new(), Vec::new());
         self.units.retain(|&start, unit| {
             let now = of(start);
-            if now.pieces.count_ones() > FEW_PIECES {
-                full.push(start);
-                return false;
-            }
+            let is_full = now.pieces.count_ones() > FEW_PIECES;
             let is_cool = unit.look(now, average, all_quiet);
-            if is_cool {
-                cool.push(start);
+            match (is_full, is_cool) {
+                (true, true) => full.push(start),
+                (true, false) if unit.why != Opening::Scattered => full.push(start),
+                (false, true) => cool.push(start),
+                (_, false) => return true,
             }
-            !is_cool
+            false
         });
         let room = REMEMBERED.saturating_sub(self.given_back.len());
         self.given_back.extend(cool.iter().take(room));
@@ -211,8 +222,8 @@ mod tests {
     #[test]
     fn where_nothing_happens_at_all_few_looks_are_enough() {
         let mut opened = Opened::default();
-        assert_eq!(opened.add(units(3, 2), true), Some(FIRST_LOOK));
-        assert_eq!(opened.add(units(9, 1), true), None, "somebody will look already");
+        assert_eq!(opened.add(units(3, 2), Opening::Guess), Some(FIRST_LOOK));
+        assert_eq!(opened.add(units(9, 1), Opening::Guess), None, "somebody will look already");
         let found = BTreeMap::from([touched(3, &[1, 500])]);
         looks(&mut opened, &found, ALL_QUIET);
         assert_eq!(opened.looked(&found).cool, [units(3, 2), units(9, 1)]);
@@ -222,7 +233,7 @@ mod tests {
     #[test]
     fn a_quiet_unit_among_busy_ones_goes_when_it_was_passed_over_too_often() {
         let mut opened = Opened::default();
-        opened.add(units(0, 4), true);
+        opened.add(units(0, 4), Opening::Guess);
         let busy = |pages: u64| -> BTreeMap<PageIndex, Touched> {
             let pages: Vec<u64> = (0..pages).collect();
             BTreeMap::from([touched(0, &pages), touched(1, &pages), touched(2, &pages)])
@@ -237,7 +248,7 @@ mod tests {
     #[test]
     fn a_quiet_unit_beside_a_slow_one_goes_after_some_looks() {
         let mut opened = Opened::default();
-        opened.add(units(0, 100), true);
+        opened.add(units(0, 100), Opening::Guess);
         for pages in 1..=u64::from(QUIET) {
             let found = BTreeMap::from([touched(0, &(0..pages).collect::<Vec<_>>())]);
             looks(&mut opened, &found, 1);
@@ -249,7 +260,7 @@ mod tests {
     #[test]
     fn a_unit_with_data_all_over_stays_open_and_is_looked_at_no_more() {
         let mut opened = Opened::default();
-        opened.add(units(0, 1), true);
+        opened.add(units(0, 1), Opening::Guess);
         let pages: Vec<u64> = (0..17).map(|piece| piece * 16).collect();
         let looked = opened.looked(&BTreeMap::from([touched(0, &pages)]));
         assert_eq!((looked.cool, looked.full), (vec![], vec![units(0, 1)]));
@@ -257,9 +268,22 @@ mod tests {
     }
 
     #[test]
+    fn a_full_unit_with_scattered_stores_is_watched_until_they_end() {
+        let mut opened = Opened::default();
+        opened.add(units(0, 1), Opening::Scattered);
+        for pages in 300..310 {
+            let pages: Vec<u64> = (0..pages).collect();
+            looks(&mut opened, &BTreeMap::from([touched(0, &pages)]), 1);
+        }
+        let pages: Vec<u64> = (0..309).collect();
+        looks(&mut opened, &BTreeMap::from([touched(0, &pages)]), ALL_QUIET - 1);
+        assert_eq!(opened.looked(&BTreeMap::from([touched(0, &pages)])).full, [units(0, 1)]);
+    }
+
+    #[test]
     fn what_was_opened_for_stores_in_order_waits_longer_for_them() {
         let mut opened = Opened::default();
-        opened.add(units(0, 20), false);
+        opened.add(units(0, 20), Opening::InOrder);
         looks(&mut opened, &BTreeMap::new(), QUIET_IN_ORDER);
         assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(0, 16), units(16, 4)]);
     }
@@ -267,12 +291,12 @@ mod tests {
     #[test]
     fn looks_become_rare_until_more_is_opened() {
         let mut opened = Opened::default();
-        opened.add(units(0, 1), false);
+        opened.add(units(0, 1), Opening::InOrder);
         for look in 0..u64::from(QUICK_LOOKS) + 10 {
             opened.looked(&BTreeMap::from([touched(0, &[look % 2 * 100])]));
         }
         assert_eq!(opened.next_look(), Some(FIRST_LOOK * 64));
-        opened.add(units(5, 1), false);
+        opened.add(units(5, 1), Opening::InOrder);
         assert_eq!(opened.next_look(), Some(FIRST_LOOK));
     }
 
@@ -281,7 +305,11 @@ mod tests {
         let mut opened = Opened::default();
         for time in 0..3 * REGRETS {
             let doubled = 2_u32.pow(time / REGRETS);
-            assert_eq!(opened.add(units(7, 1), true), Some(FIRST_LOOK * doubled), "time {time}");
+            assert_eq!(
+                opened.add(units(7, 1), Opening::Guess),
+                Some(FIRST_LOOK * doubled),
+                "time {time}"
+            );
             looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
             assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(7, 1)]);
         }
