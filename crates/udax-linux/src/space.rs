@@ -16,7 +16,7 @@ use crate::stats::add;
 use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
 use crate::sys::{fd, mem, pagemap, uffd};
-use crate::window::{self, Failure};
+use crate::window::{self, Failure, Prepared};
 use linux_raw_sys::general as k;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) runs: Runs,
     /// The 2 MiB units (by first page) of zero runs to which 4 KiB faults are to come.
     pub(crate) split: BTreeSet<PageIndex>,
+    /// Zero pages for the rest of some 2 MiB, while a fault is served there.
+    pub(crate) prepared: Option<Prepared>,
     /// What the service's count includes for this space.
     counted: u64,
 }
@@ -72,7 +74,7 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State { area, runs, split: BTreeSet::new(), counted: 0 };
+        let mut state = State { area, runs, split: BTreeSet::new(), prepared: None, counted: 0 };
         state.recount(file.service());
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
@@ -115,6 +117,11 @@ impl LinuxSpace {
     #[must_use]
     pub fn state_of(&self, page: PageIndex) -> RunState {
         self.hold().state.runs.state_of(page)
+    }
+
+    /// Gives up what was kept for more windows in the 2 MiB of the last one. To be called when a fault has been served, before the VMA can change.
+    pub fn end_of_fault(&self) {
+        drop(self.hold().state.prepared.take());
     }
 
     /// Whether all of `range` that is in this VMA is plain.
@@ -516,6 +523,30 @@ impl Drop for LinuxSpace {
 }
 
 impl State {
+    /// Puts a window over `piece`, a trap. On a service thread.
+    pub(crate) fn open_window(
+        &mut self,
+        service: &Service,
+        piece: PageRange,
+    ) -> Result<(), Failure> {
+        let unit = PageRange::unit(piece.start, Order::Pmd);
+        if self.prepared.as_ref().is_none_or(|prepared| prepared.unit() != unit) {
+            let starts_huge = self.area.address_of(unit.start).is_multiple_of(mem::HUGE);
+            let traps = self.runs.in_range(unit).filter(|run| run.state == RunState::Trap).count();
+            let pays = traps > 1 && service.huge_zero_pages;
+            self.prepared = None;
+            if !(unit.covers(piece) && self.area.pages.covers(unit) && starts_huge && pays) {
+                return window::open(service, &self.area, piece);
+            }
+            let prepared = Prepared::new(service, &self.area, unit).map_err(Failure::Before)?;
+            self.prepared = Some(prepared);
+        }
+        match &mut self.prepared {
+            Some(prepared) => prepared.open(service, &self.area, piece),
+            None => window::open(service, &self.area, piece),
+        }
+    }
+
     /// Tells the service how many runs there are now.
     pub(crate) fn recount(&mut self, service: &Service) {
         let count = self.runs.count();

@@ -54,6 +54,7 @@ impl State {
             Access::Write => self.open_ahead(region, index),
             Access::Read => serve_around(region, index, ahead),
         }
+        region.vma.space.end_of_fault();
     }
 
     /// After a first store at `index`: opens as much behind it as the stores before suggest, and has it watched.
