@@ -531,11 +531,11 @@ impl State {
     ) -> Result<(), Failure> {
         let unit = PageRange::unit(piece.start, Order::Pmd);
         if self.prepared.as_ref().is_none_or(|prepared| prepared.unit() != unit) {
-            let starts_huge = self.area.address_of(unit.start).is_multiple_of(mem::HUGE);
-            let traps = self.runs.in_range(unit).filter(|run| run.state == RunState::Trap).count();
-            let pays = traps > 1 && service.huge_zero_pages;
             self.prepared = None;
-            if !(unit.covers(piece) && self.area.pages.covers(unit) && starts_huge && pays) {
+            let traps = self.runs.in_range(unit).filter(|run| run.state == RunState::Trap).count();
+            let is_huge = self.area.pages.covers(unit)
+                && self.area.address_of(unit.start).is_multiple_of(mem::HUGE);
+            if traps < 2 || !is_huge || !unit.covers(piece) || !service.huge_zero_pages {
                 return window::open(service, &self.area, piece);
             }
             let prepared = Prepared::new(service, &self.area, unit).map_err(Failure::Before)?;

@@ -9,7 +9,7 @@ const LARGEST_PAGES: u64 = 128 * PMD_PAGES;
 const GROWTH: u64 = 4;
 /// So many first stores here and there open what they need and no more; those that follow open four times as much each time. A few stores shall leave
 /// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
-const SCATTERED: u64 = 16;
+const SCATTERED: u64 = 8;
 
 /// After so many windows that cover less than so small a part of the VMA, loads are sparse.
 const SPARSE_FAULTS: u64 = 1000;
