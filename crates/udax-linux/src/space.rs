@@ -21,7 +21,7 @@ use linux_raw_sys::general as k;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
 
 /// Whether [`LinuxSpace::serve_in_place`] was enough.
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) runs: Runs,
     /// The 2 MiB units (by first page) of zero runs to which 4 KiB faults are to come.
     pub(crate) split: BTreeSet<PageIndex>,
+    /// Some of it may be in VMAs of its own, for which scattered accesses are expected.
+    scattered: bool,
     /// Zero pages for the rest of some 2 MiB, while a fault is served there.
     pub(crate) prepared: Option<Prepared>,
     /// What the service's count includes for this space.
@@ -74,7 +76,14 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State { area, runs, split: BTreeSet::new(), prepared: None, counted: 0 };
+        let mut state = State {
+            area,
+            runs,
+            split: BTreeSet::new(),
+            scattered: false,
+            prepared: None,
+            counted: 0,
+        };
         state.recount(file.service());
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
@@ -136,6 +145,7 @@ impl LinuxSpace {
     /// are holes as a rule where stores are scattered. A hint.
     pub fn expect_scattered(&self, range: PageRange, scattered: bool) {
         let advice = if scattered { k::MADV_RANDOM } else { k::MADV_NORMAL };
+        self.hold().state.scattered |= scattered;
         self.advise_plain(range, advice);
     }
 
@@ -272,9 +282,14 @@ impl LinuxSpace {
         }
     }
 
-    /// Makes all of it plain; the private copies stay. Ends the process if the kernel refuses even that.
+    /// Makes all of it plain, and one VMA again where nothing else keeps it apart; the private copies stay. Ends the process if the kernel refuses even that.
     pub fn plain_all(&self) {
-        self.plain(PageRange::from(PageIndex(0)));
+        let all = PageRange::from(PageIndex(0));
+        self.plain(all);
+        let scattered = std::mem::take(&mut self.hold().state.scattered);
+        if scattered {
+            self.advise_plain(all, k::MADV_NORMAL);
+        }
     }
 
     /// Makes the part of `range` that is in this VMA plain; the private copies stay. As [`plain_all`](Self::plain_all).
@@ -392,7 +407,10 @@ impl LinuxSpace {
         let runs = state.runs.split_off(page);
         state.area = lower;
         state.recount(file.service());
-        Self::with_runs(upper, file, runs)
+        let scattered = state.scattered;
+        let mut other = Self::with_runs(upper, file, runs);
+        other.state.get_mut().unwrap_or_else(PoisonError::into_inner).scattered = scattered;
+        other
     }
 
     /// [`split_at`](Self::split_at) for who owns the space.

@@ -9,6 +9,7 @@ use crate::runtime::State;
 use crate::served::ServedFile;
 use crate::world::Vma;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, RwLockReadGuard, TryLockError, Weak};
 use udax_core::{Order, PAGE_BYTES, PageIndex, PageRange, Sharing};
 use udax_host::HostKind;
@@ -28,6 +29,9 @@ impl State {
 
     /// `range` was opened to stores in `file`.
     pub(crate) fn note_opened(&self, file: &Arc<ServedFile>, range: PageRange, why: Opening) {
+        if self.keeps_open {
+            return;
+        }
         let look = file.opened().add(range, why);
         if let Some(delay) = look {
             self.look_later(file, delay);
@@ -59,7 +63,7 @@ impl State {
         let regions = self.regions();
         let mut opened = file.opened();
         if !file.is_proved() || file.handle.service().runs() > RUN_LIMIT {
-            opened.take();
+            opened.clear();
             return Vec::new();
         }
         let mut found: BTreeMap<PageIndex, Touched> = BTreeMap::new();
@@ -139,6 +143,7 @@ impl State {
         }
         file.settle_overflow();
         if laid {
+            self.given_back_pages.fetch_add(range.len(), Ordering::Relaxed);
             regions.iter().filter(|r| std::ptr::eq(&*r.file, file)).for_each(|r| r.stores.shrink());
         }
         laid

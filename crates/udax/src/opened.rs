@@ -177,11 +177,9 @@ impl Opened {
         (!self.units.is_empty()).then(|| FIRST_LOOK * 2_u32.pow(doublings + regretted))
     }
 
-    /// Nothing is watched any more. What was.
-    pub(crate) fn take(&mut self) -> Vec<PageRange> {
-        let runs = self.runs();
+    /// Nothing is watched any more.
+    pub(crate) fn clear(&mut self) {
         self.units.clear();
-        runs
     }
 }
 

@@ -9,7 +9,7 @@ use crate::regions::{Region, Regions};
 use crate::served::{FileKey, Proof, ServedFile};
 use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
@@ -48,6 +48,10 @@ pub(crate) struct State {
     regions: RwLock<Regions>,
     /// Held exclusively while opened storage is given back, and never waited for by who does that; shared by syncs.
     pub(crate) giving_back: RwLock<()>,
+    /// For statistics.
+    pub(crate) given_back_pages: AtomicU64,
+    /// Nothing is given back: for tests that count.
+    pub(crate) keeps_open: bool,
     /// For jobs that outlive a call.
     pub(crate) own: Weak<State>,
     pub(crate) dax: Arc<Dax<HostWorld>>,
@@ -96,10 +100,8 @@ impl State {
         let Some(file) = files.served.remove(&key) else { return };
         let mut regions = self.regions_mut();
         file.host.distrust();
-        let opened = file.opened().take();
         for region in regions.take_file(&file) {
             region.vma.space.plain_all();
-            opened.iter().for_each(|&run| region.vma.space.expect_scattered(run, false));
             region.detach();
         }
         files.note_end(&file, why);
@@ -155,6 +157,8 @@ impl Runtime {
         let state = Arc::new_cyclic(|own| State {
             own: Weak::clone(own),
             giving_back: RwLock::default(),
+            given_back_pages: AtomicU64::new(0),
+            keeps_open: std::env::var_os("UDAX_TEST_KEEP_OPEN").is_some_and(|value| value == "1"),
             files: Mutex::default(),
             regions: RwLock::default(),
             dax: Dax::new(tracer),
