@@ -12,6 +12,7 @@ mod call;
 mod file;
 mod follow;
 mod fork;
+mod inspect;
 mod lease;
 mod native;
 mod page_tables;

@@ -51,6 +51,11 @@ impl Pattern {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    /// Whether the file has data from the start, in one half.
+    pub(crate) const fn has_data(self) -> bool {
+        matches!(self, Self::Rewrite | Self::ReadRandom)
+    }
+
     /// Whether there is a floor to compare with.
     pub(crate) const fn has_floor(self) -> bool {
         !matches!(self, Self::SyncRandom | Self::StormTogether)

@@ -48,7 +48,7 @@ pub(crate) fn work(task: &str) -> anyhow::Result<()> {
 fn run(task: &Task) -> anyhow::Result<Sample> {
     let place = Place::choose(Some(&task.directory))?;
     let file = place.make(file_bytes(task))?;
-    if matches!(task.pattern, Pattern::Rewrite | Pattern::ReadRandom) {
+    if task.pattern.has_data() {
         fill(&file, task.size_bytes)?;
     }
     warm_up(task.way, &place)?;
@@ -71,12 +71,15 @@ const fn floor_is_huge(pattern: Pattern) -> bool {
 }
 
 fn file_bytes(task: &Task) -> u64 {
-    match task.pattern {
-        Pattern::SparseTouch => SPARSE_BYTES,
-        Pattern::MapSmall => SMALL_BYTES,
-        Pattern::StoreLatency => LATENCIES * HUGE,
-        Pattern::Rewrite | Pattern::ReadRandom => 2 * task.size_bytes,
-        _ => task.size_bytes,
+    const FIXED: [(Pattern, u64); 3] = [
+        (Pattern::SparseTouch, SPARSE_BYTES),
+        (Pattern::MapSmall, SMALL_BYTES),
+        (Pattern::StoreLatency, LATENCIES * HUGE),
+    ];
+    match FIXED.iter().find(|(pattern, _)| *pattern == task.pattern) {
+        Some((_, bytes)) => *bytes,
+        None if task.pattern.has_data() => 2 * task.size_bytes,
+        None => task.size_bytes,
     }
 }
 
@@ -153,31 +156,27 @@ impl Bench<'_> {
         }
         let pages = usize::try_from(self.task.size_bytes / PAGE)?;
         let mut order = Order::new(self.task.seed);
-        let picked = match self.task.pattern {
-            Pattern::WriteRandom | Pattern::ReadRandom => order.pick(pages, pages / 10),
-            Pattern::Mixed => order.pick(pages, pages / 100),
-            Pattern::StoreLatency => {
-                let units = usize::try_from(LATENCIES)?;
-                order.pick(units, units)
-            }
-            _ => Vec::new(),
+        let pattern = self.task.pattern;
+        let picked = if matches!(pattern, Pattern::WriteRandom | Pattern::ReadRandom) {
+            order.pick(pages, pages / 10)
+        } else if pattern == Pattern::Mixed {
+            order.pick(pages, pages / 100)
+        } else if pattern == Pattern::StoreLatency {
+            let units = usize::try_from(LATENCIES)?;
+            order.pick(units, units)
+        } else {
+            Vec::new()
         };
-        let rounds: Vec<Vec<usize>> = match self.task.pattern {
-            Pattern::SyncRandom => {
-                (0..SYNC_ROUNDS).map(|_| order.pick(pages, SYNC_PAGES)).collect()
-            }
-            _ => Vec::new(),
-        };
+        let rounds = if pattern == Pattern::SyncRandom { SYNC_ROUNDS } else { 0 };
+        let rounds: Vec<_> = (0..rounds).map(|_| order.pick(pages, SYNC_PAGES)).collect();
         let memory = map(self.file)?;
-        if self.task.way == Way::Floor
-            && matches!(self.task.pattern, Pattern::Rewrite | Pattern::ReadRandom)
-        {
+        if self.task.way == Way::Floor && pattern.has_data() {
             work::store_pages(&memory, 0..pages);
         }
         let before = self.before()?;
         let begun = Instant::now();
         let mut stored = Vec::new();
-        let own_time = match self.task.pattern {
+        let own_time = match pattern {
             Pattern::ReadHole => timed(|| work::load_pages(&memory, 0..pages)),
             Pattern::ScanHole => timed(|| work::scan(&memory)),
             Pattern::WriteSequential | Pattern::Rewrite => {
