@@ -6,7 +6,7 @@ use common::{everything, page, pages};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use udax_core::{Backing, Filesystem, Intent, IoError, PAGE_BYTES, PMD_PAGES, PageIndex};
-use udax_host::{GRAIN_PAGES, HostFile, HostIo, HostKind};
+use udax_host::{HostFile, HostIo, HostKind};
 
 const UNITS: u64 = 4;
 const SIZE_BYTES: u64 = UNITS * PMD_PAGES * PAGE_BYTES;
@@ -89,14 +89,14 @@ fn interrupted(act: impl FnMut(&HostFile, u32) + Send + 'static) -> (HostFile, A
 }
 
 #[test]
-fn a_unit_assigned_between_look_and_learning_is_no_hole() {
+fn a_page_assigned_between_look_and_learning_is_no_hole() {
     let (file, io) = interrupted(|file, look| {
         if look == 0 {
             file.assign(page(PMD_PAGES + 3));
         }
     });
-    assert_eq!(file.survey(everything()).unwrap().hole_pages, UNITS * PMD_PAGES - GRAIN_PAGES);
-    assert_eq!(file.hole_pages(pages(PMD_PAGES, PMD_PAGES + GRAIN_PAGES)), 0);
+    assert_eq!(file.survey(everything()).unwrap().hole_pages, UNITS * PMD_PAGES - 1);
+    assert_eq!(file.hole_pages(page(PMD_PAGES + 3)), 0);
     assert_eq!(io.looks.load(Ordering::Relaxed), 2, "it looked again");
 }
 
