@@ -104,7 +104,13 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<Verdict> {
         rows,
     };
     if let Some(path) = &args.svg {
-        plot::write(path, &found.rows, &found.file_system)?;
+        let title = format!(
+            "{} on {}, {}",
+            found.directory.display(),
+            found.file_system,
+            size::human(size_bytes)
+        );
+        plot::write(path, &found.rows, &title)?;
     }
     if args.json {
         print_json(&found)?;

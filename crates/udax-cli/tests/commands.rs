@@ -121,3 +121,103 @@ fn a_reader_that_has_gone_is_no_error() {
     let output = Command::new("bash").args(["-c", &piped]).output().expect("bash");
     assert!(["0\n", "125\n"].contains(&stdout(&output).as_str()), "{}", stderr(&output));
 }
+
+#[test]
+fn bench_measures_each_way_by_turns_and_writes_what_it_found() {
+    if udax_linux::probe().usable().is_err() {
+        eprintln!("SKIPPED: faults cannot be served here");
+        return;
+    }
+    for directory in [std::env::temp_dir(), "/dev/shm".into()] {
+        let directory = tempfile::tempdir_in(directory).expect("a directory");
+        let plot = directory.path().join("plot.svg");
+        let (dir, svg) = (directory.path().to_str().expect("text"), plot.to_str().expect("text"));
+        let found = udax(&[
+            "bench",
+            "read-hole",
+            "map-small",
+            "--dir",
+            dir,
+            "--size",
+            "8MiB",
+            "--runs",
+            "2",
+            "--json",
+            "--svg",
+            svg,
+        ]);
+        assert!([0, 1].contains(&code(&found)), "{}", stderr(&found));
+        let found = json(&found);
+        let rows = found["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 2);
+        for row in rows {
+            let ways: Vec<_> = row["samples"]
+                .as_array()
+                .expect("samples")
+                .iter()
+                .map(|sample| sample[0].as_str().expect("a way").to_owned())
+                .collect();
+            assert_eq!(ways, ["plain", "udax", "floor", "plain", "udax", "floor"]);
+        }
+        // What the time follows from: a fault for 2 MiB and one for the other 6, and none for a small file.
+        let udax = &rows[0]["samples"][1][1];
+        assert_eq!(udax["user_space_faults"], 2);
+        assert_eq!(udax["storage_bytes"], 0);
+        assert_eq!(rows[1]["samples"][1][1]["user_space_faults"], 0);
+        assert!(std::fs::read_to_string(&plot).expect("a plot").contains("<circle"));
+    }
+}
+
+#[test]
+fn bench_says_what_is_wrong_with_its_arguments() {
+    for (arguments, says) in [
+        (["bench", "no-such-pattern"].as_slice(), "no-such-pattern"),
+        (&["bench", "--runs", "0"], "--runs"),
+        (&["bench", "--size", "1k"], "too small"),
+        (&["bench", "--task", "{}"], "no task"),
+    ] {
+        let found = udax(arguments);
+        assert_eq!(code(&found), 2, "{arguments:?}");
+        assert!(stderr(&found).contains(says), "{arguments:?}: {}", stderr(&found));
+    }
+}
+
+/// What the ratios of a benchmark follow from: how many faults come to user space, and how many VMAs are left. Exactly these, on a file of 64 MiB on tmpfs, when
+/// nothing is given back meanwhile (which depends on time).
+#[test]
+fn each_pattern_takes_so_many_faults_in_user_space_and_leaves_so_many_vmas() {
+    if udax_linux::probe().usable().is_err() {
+        eprintln!("SKIPPED: faults cannot be served here");
+        return;
+    }
+    let expected = [
+        // Windows of 2, 8, 32 and the other 22 MiB; each is a VMA.
+        ("read-hole", 4, 3),
+        ("scan-hole", 4, 3),
+        // Eight times 2 MiB, until a quarter of what was filled is as much; then more each time.
+        ("write-sequential", 16, 0),
+        // 2, 8, 32 and the other 22 MiB.
+        ("write-strided", 4, 0),
+        // Eight times 2 MiB, then four times as much each time.
+        ("write-random", 12, 0),
+        ("mixed", 12, 0),
+        ("sync-random", 12, 0),
+        // What has data is the kernel's from the start.
+        ("rewrite", 0, 0),
+        ("read-random", 0, 0),
+        ("map-small", 0, 0),
+    ];
+    for (pattern, faults, vmas) in expected {
+        let task = serde_json::json!({
+            "pattern": pattern, "way": "udax", "directory": "/dev/shm", "size_bytes": 64 << 20, "seed": 1,
+        });
+        let output = Command::new(env!("CARGO_BIN_EXE_udax"))
+            .args(["bench", "--task", &task.to_string()])
+            .env("UDAX_TEST_KEEP_OPEN", "1")
+            .output()
+            .expect("udax can be started");
+        let found = json(&output);
+        let counts = (found["user_space_faults"].as_u64(), found["vmas"].as_u64());
+        assert_eq!(counts, (Some(faults), Some(vmas)), "{pattern}");
+    }
+}
