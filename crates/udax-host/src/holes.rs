@@ -164,6 +164,20 @@ impl HoleMap {
         Some(run)
     }
 
+    /// The first run of pages in `range` of which nothing is known; they are assigned by that.
+    pub(crate) fn assign_unknown(&mut self, range: PageRange) -> Option<PageRange> {
+        let start = self.end_of_surveyed(range.start, range.end);
+        if start >= range.end {
+            return None;
+        }
+        let rest = PageRange::between(start, range.end);
+        let known = [&self.holes, &self.data, &self.assigned];
+        let next = known.iter().filter_map(|set| set.first_in(rest)).map(|run| run.start).min();
+        let run = PageRange::between(start, next.unwrap_or(range.end));
+        self.assign(run);
+        Some(run)
+    }
+
     /// A proof holds from now on that nobody writes the file unseen.
     pub(crate) fn trust(&mut self) {
         if !self.is_trusted() {

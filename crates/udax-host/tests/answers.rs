@@ -135,6 +135,20 @@ fn data_is_told_once_and_is_storage_from_then_on() {
 }
 
 #[test]
+fn what_no_survey_came_to_is_told_once_and_is_storage_from_then_on() {
+    everywhere(|place| {
+        let bench = sparse(place, 4 * UNIT_BYTES);
+        bench.host.survey(pages(10, 20)).unwrap();
+        bench.host.survey(pages(PMD_PAGES, 2 * PMD_PAGES)).unwrap();
+        assert_eq!(bench.host.assign_unknown(pages(0, 1000)), Some(pages(0, 10)));
+        assert_eq!(bench.host.assign_unknown(pages(0, 1000)), Some(pages(20, PMD_PAGES)));
+        assert_eq!(bench.host.assign_unknown(pages(0, 1000)), None);
+        assert_eq!(read(&bench, 30, 31).0, Backing::Mapped(Frame(30)));
+        assert_eq!(read(&bench, 15, 16).0, Backing::Hole);
+    });
+}
+
+#[test]
 fn truncation_cuts_holes_off_and_growth_adds_them() {
     everywhere(|place| {
         let bench = sparse(place, 2 * UNIT_BYTES);

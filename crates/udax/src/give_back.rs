@@ -89,18 +89,19 @@ impl State {
         looked.cool
     }
 
-    fn give_back(&self, file: &ServedFile, range: PageRange) {
+    fn give_back(&self, file: &Arc<ServedFile>, range: PageRange) {
         let _no_sync = match self.giving_back.try_write() {
             Ok(guard) => guard,
-            // It stays open, which is right, for as long as the file is served.
-            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => return,
+            Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {
+                file.opened().add(range, Opening::Guess);
+                return;
+            }
         };
         if !self.lay_again(file, range) {
             return;
         }
-        // Not with the registry held: this may wait for a write(2) that waits for a fault that waits for the registry.
-        let surveyed = file.host.survey_within(range, LOOKUPS);
-        let done = surveyed.map_or(range.start, |survey| survey.done.end.min(range.end));
+        // Not with the registry held: this may wait for a write(2) that waits for a fault that waits for the registry. An error leaves pages unknown.
+        let _ = file.host.survey_within(range, LOOKUPS);
         let regions = self.regions();
         let show = |pages: PageRange| {
             for vma in shared_vmas(&regions, file) {
@@ -115,9 +116,7 @@ impl State {
             show(data);
             rest.start = data.end;
         }
-        let unknown = PageRange::between(done, range.end);
-        if !unknown.is_empty() {
-            file.host.assign(unknown);
+        while let Some(unknown) = file.host.assign_unknown(range) {
             show(unknown);
         }
     }
@@ -138,8 +137,8 @@ impl State {
         });
         let laid = laid == Ok(true);
         if !laid {
-            // What was zeros in it is plain by now, or a trap that becomes so.
             file.host.assign(range);
+            shared_vmas(&regions, file).for_each(|vma| vma.space.plain(range));
         }
         file.settle_overflow();
         if laid {

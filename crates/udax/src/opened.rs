@@ -105,6 +105,8 @@ impl Unit {
 pub(crate) struct Opened {
     units: BTreeMap<PageIndex, Unit>,
     looks: u32,
+    /// Somebody is to look.
+    looking: bool,
     /// Looks in a row that found nothing new anywhere.
     all_quiet: u32,
     given_back: BTreeSet<PageIndex>,
@@ -115,8 +117,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// `range` was opened. Says when to look, if nobody is to look yet.
     pub(crate) fn add(&mut self, range: PageRange, why: Opening) -> Option<Duration> {
-        let begins = self.units.is_empty();
-        self.looks = if begins { 0 } else { self.looks.min(AGAIN) };
+        self.looks = if self.units.is_empty() { 0 } else { self.looks.min(AGAIN) };
         // Only the first has been stored to; the others were opened because of it.
         if self.given_back.remove(&range.start.align_down(Order::Pmd)) {
             self.regrets += 1;
@@ -127,7 +128,7 @@ impl Opened {
             self.units.insert(start, unit);
             start = start.plus(PMD_PAGES);
         }
-        if begins { self.next_look() } else { None }
+        if self.looking { None } else { self.next_look() }
     }
 
     /// The units that are watched, as runs of neighbours.
@@ -170,11 +171,12 @@ impl Opened {
         }
     }
 
-    /// When to look again, if there is anything to look at.
-    pub(crate) fn next_look(&self) -> Option<Duration> {
+    /// When to look again, if there is anything to look at; whoever asks is to do that then.
+    pub(crate) fn next_look(&mut self) -> Option<Duration> {
+        self.looking = !self.units.is_empty();
         let doublings = self.looks.saturating_sub(QUICK_LOOKS).min(LAST_DOUBLING);
         let regretted = (self.regrets / REGRETS).min(LAST_DOUBLING);
-        (!self.units.is_empty()).then(|| FIRST_LOOK * 2_u32.pow(doublings + regretted))
+        self.looking.then(|| FIRST_LOOK * 2_u32.pow(doublings + regretted))
     }
 
     /// Nothing is watched any more.
@@ -299,6 +301,16 @@ mod tests {
     }
 
     #[test]
+    fn one_looks_and_no_other() {
+        let mut opened = Opened::default();
+        assert!(opened.add(units(0, 1), Opening::Guess).is_some());
+        looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
+        opened.looked(&BTreeMap::new());
+        assert_eq!(opened.add(units(1, 1), Opening::Guess), None, "the look is not over");
+        assert!(opened.next_look().is_some());
+    }
+
+    #[test]
     fn who_stores_again_to_what_was_given_back_is_looked_at_less() {
         let mut opened = Opened::default();
         for time in 0..3 * REGRETS {
@@ -310,6 +322,7 @@ mod tests {
             );
             looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
             assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(7, 1)]);
+            assert_eq!(opened.next_look(), None);
         }
     }
 }

@@ -64,11 +64,20 @@ fn processor_in(stat: &[u8]) -> Option<usize> {
     text.split_ascii_whitespace().nth(36)?.parse().ok()
 }
 
-/// This thread gets short slices, and so its turn soon after it was woken. Kernels before 6.12 take no notice.
+/// This thread gets short slices, and so its turn soon after it was woken, if it has an ordinary policy. Kernels before 6.12 take no notice.
 pub(crate) fn short_slices() {
+    const BYTES: usize = 48;
     const SLICE_NANOS: u64 = 100_000;
     // `struct sched_attr`: size and policy, flags, nice and priority, runtime, deadline, period.
-    let attributes: [u64; 6] = [48, 0, 0, SLICE_NANOS, 0, 0];
+    let mut attributes = [0_u64; BYTES / 8];
+    let arguments = [0, attributes.as_mut_ptr() as usize, BYTES, 0, 0, 0];
+    // SAFETY: the pointer is to as many bytes as are told, borrowed for the call.
+    let got = unsafe { syscall(k::__NR_sched_getattr, arguments) };
+    let is_ordinary = attributes[0] >> 32 == 0;
+    if got.is_err() || !is_ordinary {
+        return;
+    }
+    attributes[3] = SLICE_NANOS;
     let arguments = [0, attributes.as_ptr() as usize, 0, 0, 0, 0];
     // SAFETY: the pointer is to a structure whose first word tells its length, borrowed for the call.
     let _ = unsafe { syscall(k::__NR_sched_setattr, arguments) };
