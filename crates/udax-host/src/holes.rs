@@ -221,13 +221,19 @@ impl HoleMap {
         Ok(())
     }
 
-    /// There is data in every page of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
-    /// look does no harm: it is served mapped.
+    /// There is data in every page of `range`, or it was passed over. What is known to be a hole stays one: a survey may pass over that as well, and zeros may be
+    /// shown of it, which must be taken away before anybody maps it otherwise. Nothing is learnt without trust. That it may be an old look does no harm: it is served mapped.
     pub(crate) fn learn_data(&mut self, range: PageRange) {
-        if self.is_trusted() {
-            self.holes.remove(range);
-            self.data.insert(range);
+        if !self.is_trusted() {
+            return;
         }
+        let holes: Vec<PageRange> = self.holes.iter_in(range).collect();
+        let mut rest = range;
+        for hole in holes {
+            self.data.insert(PageRange::between(rest.start, hole.start));
+            rest.start = hole.end;
+        }
+        self.data.insert(rest);
     }
 
     /// The length changed from `before` to `after` pages: what was cut off is gone, what was added is a hole.

@@ -134,6 +134,26 @@ fn data_is_told_once_and_is_storage_from_then_on() {
     });
 }
 
+/// Zeros may be shown of a known hole: a later survey that passes over it must not call it data, which may be mapped without a fault.
+#[test]
+fn a_known_hole_stays_one_when_a_survey_passes_over_it() {
+    everywhere(|place| {
+        let bench = sparse(place, UNIT_BYTES);
+        bench.host.survey(pages(20, 40)).unwrap();
+        for index in 10..20 {
+            bench.write_page(index);
+        }
+        bench.survey();
+        assert_eq!(bench.host.hole_pages(pages(20, 40)), 20);
+        let mut rest = everything();
+        while let Some(data) = bench.host.assign_data(rest) {
+            assert!(data.intersect(pages(20, 40)).is_empty(), "{data:?}");
+            rest.start = data.end;
+        }
+        assert_eq!(bench.host.hole_pages(pages(20, 40)), 20);
+    });
+}
+
 #[test]
 fn what_no_survey_came_to_is_told_once_and_is_storage_from_then_on() {
     everywhere(|place| {

@@ -104,6 +104,7 @@ impl State {
         let _ = file.host.survey_within(range, LOOKUPS);
         let regions = self.regions();
         let show = |pages: PageRange| {
+            file.take_zeros_off(pages);
             for vma in shared_vmas(&regions, file) {
                 vma.space.plain(pages);
                 if pages.len() < SMALL_PIECE && file.host.kind() != HostKind::Tmpfs {

@@ -296,6 +296,7 @@ fn lay_around_data(region: &Region, range: PageRange) -> Result<(), Errno> {
     let mut rest = range;
     for _ in 0..PIECES_LEFT_OUT {
         let Some(data) = region.file.host.assign_data(rest) else { break };
+        region.file.take_zeros_off(data);
         region.vma.space.lay_traps(PageRange::between(rest.start, data.start))?;
         rest.start = data.end.min(rest.end);
     }

@@ -121,6 +121,13 @@ impl ServedFile {
         self.settle_overflow();
     }
 
+    /// `range`, which is assigned, is about to be mapped natively without a fault: no mapping shows zeros of it when this returns. There are none as a rule.
+    pub(crate) fn take_zeros_off(&self, range: PageRange) {
+        if self.mapping.may_show_zeros(range) {
+            self.mapping.revoke_zeros(range);
+        }
+    }
+
     /// Where the kernel refused to map a part, and a mapping became plain as a whole: all of that counts as storage from here on.
     pub(crate) fn settle_overflow(&self) {
         for vma in self.mapping.vmas().iter().filter(|vma| vma.space.take_overflow()) {
