@@ -4,6 +4,7 @@
 use crate::opened::Opening;
 use crate::regions::Region;
 use crate::runtime::State;
+use crate::served::whole_units;
 use crate::window::Reason;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -78,6 +79,9 @@ impl State {
         let pages_in_file = PageIndex(file.handle.size().unwrap_or(0).div_ceil(PAGE_BYTES));
         let end = unit.end.plus(ahead).min(vma.pages.end).min(pages_in_file);
         let more = PageRange::between(unit.end, end);
+        // Whole units: zeros that stick out of the range go with their entry, and become plain in every mapping. All that becomes plain has to be assigned.
+        let more = whole_units(more);
+        let end = end.max(more.end);
         if !more.is_empty() {
             // First, as zeros there become plain before the change is made.
             file.host.assign(more);
@@ -143,7 +147,7 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
 
 /// The plain mapping goes in for the units of `range` in one region, and the zeros there out of all others.
 fn make_plain(region: &Region, range: PageRange) {
-    let units = crate::served::whole_units(range);
+    let units = whole_units(range);
     region.file.host.keep(units);
     region.file.mapping.invalidate(units);
     region.vma.space.plain(units);

@@ -131,7 +131,8 @@ impl State {
         }
         let Ok(size) = file.handle.size() else { return false };
         // What lies past the end stays plain, for the kernel's SIGBUS.
-        let range = range.intersect(PageRange::between(PageIndex(0), PageIndex(size / PAGE_BYTES)));
+        let in_file = PageRange::between(PageIndex(0), PageIndex(size.div_ceil(PAGE_BYTES)));
+        let range = range.intersect(in_file);
         let laid = file.mapping.change_layout(range, |host| {
             let laid = shared_vmas(&regions, file).all(|vma| vma.space.relay_traps(range).is_ok());
             Ok(laid && host.release(range))

@@ -124,7 +124,10 @@ impl ServedFile {
     /// `range`, which is assigned, is about to be mapped natively without a fault: no mapping shows zeros of it when this returns. There are none as a rule.
     pub(crate) fn take_zeros_off(&self, range: PageRange) {
         if self.mapping.may_show_zeros(range) {
-            self.mapping.revoke_zeros(range);
+            // Whole units, as the entries of zeros may stick out, and all that becomes plain has to be assigned.
+            let units = whole_units(range);
+            self.host.assign(units);
+            self.mapping.revoke_zeros(units);
         }
     }
 
