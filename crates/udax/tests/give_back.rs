@@ -239,3 +239,32 @@ fn what_another_writes_while_units_are_given_back_is_seen() {
         }
     }
 }
+
+/// One opening ends in the middle of 2 MiB that another mapping shows as zeros whole. Those zeros go, all of them; a store through that mapping then comes
+/// without a fault, and a third mapping must show it.
+#[test]
+fn zeros_that_go_beside_an_opening_hide_no_store() {
+    if common::cannot_serve() {
+        return;
+    }
+    let _alone = alone();
+    for place in places() {
+        let file = tempfile::tempfile_in(place).expect("a file");
+        file.set_len(6 * UNIT as u64).expect("a length");
+        let whole = || MmapOptions::new().map_shared(&file).expect("mapped");
+        let (first, third) = (whole(), whole());
+        let part = MmapOptions::new().len(2 * UNIT + UNIT / 2).map_shared(&file).expect("mapped");
+        let mut byte = [9];
+        first.load(2 * UNIT, &mut byte);
+        assert_eq!(byte, [0]);
+        // In order: the second opens all that comes behind it in its mapping.
+        part.store(0, &[1]);
+        part.store(UNIT, &[1]);
+        let place = 2 * UNIT + UNIT / 4 * 3;
+        first.store(place, &[7]);
+        third.load(place, &mut byte);
+        assert_eq!(byte, [7], "an old zero");
+        file.read_exact_at(&mut byte, place as u64).expect("reads");
+        assert_eq!(byte, [7], "in the file");
+    }
+}
