@@ -67,7 +67,7 @@ impl State {
         let unit = PageRange::unit(index, Order::Pmd);
         let is_whole = vma.space.is_plain(unit);
         let unit = if is_whole { unit } else { PageRange::new(index, 1) };
-        let (ahead, reason) = region.stores.ahead_of_store(unit, || {
+        let (ahead, reason) = region.stores.ahead_of_store(unit, self.gives_back, || {
             // Elsewhere a file system may let us wait for what it likes.
             let before =
                 PageRange::new(PageIndex(unit.start.0.saturating_sub(PMD_PAGES)), PMD_PAGES);
@@ -101,7 +101,9 @@ impl State {
             Reason::Filling => return vma.space.populate(opened),
             Reason::InOrder => Opening::InOrder,
             // It has no cache beside the file itself.
-            Reason::Guess if file.host.kind() == HostKind::Tmpfs => Opening::Guess,
+            Reason::Guess if file.host.kind() == HostKind::Tmpfs || !self.gives_back => {
+                Opening::Guess
+            }
             Reason::Guess => {
                 vma.space.expect_scattered(opened, true);
                 Opening::Scattered

@@ -29,7 +29,7 @@ impl State {
 
     /// `range` was opened to stores in `file`.
     pub(crate) fn note_opened(&self, file: &Arc<ServedFile>, range: PageRange, why: Opening) {
-        if self.keeps_open {
+        if !self.gives_back {
             return;
         }
         let look = file.opened().add(range, why);

@@ -64,14 +64,16 @@ impl Window {
         self.faults.load(Ordering::Relaxed) >= SPARSE_FAULTS && mapped < pages.len() / SPARSE_PART
     }
 
-    /// The first store to `unit`: how many pages behind it to open to stores as well. `was_filled` tells whether every page before it was stored to.
+    /// The first store to `unit`: how many pages behind it to open to stores as well. `may_guess`: what is opened where no
+    /// store comes is given back later. `was_filled` tells whether every page before it was stored to.
     pub(crate) fn ahead_of_store(
         &self,
         unit: PageRange,
+        may_guess: bool,
         was_filled: impl FnOnce() -> bool,
     ) -> (u64, Reason) {
         let in_order = self.comes_in_order(unit);
-        let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED;
+        let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED || !may_guess;
         if !in_order {
             self.begun.store(unit.start.0, Ordering::Relaxed);
         } else if was_filled() {
@@ -150,7 +152,7 @@ mod tests {
     #[test]
     fn scattered_stores_open_their_units_until_there_are_many() {
         let window = Window::default();
-        let guess = |start| window.ahead_of_store(unit(start), || panic!("not in order"));
+        let guess = |start| window.ahead_of_store(unit(start), true, || panic!("not in order"));
         for store in 0..SCATTERED {
             assert_eq!(guess(store * 7 % 100), (0, Reason::Guess));
         }
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn stores_in_order_are_no_guess_and_open_the_less_the_more_they_fill() {
         let window = Window::default();
-        let store = |start, filled| window.ahead_of_store(unit(start), || filled);
+        let store = |start, filled| window.ahead_of_store(unit(start), true, || filled);
         assert_eq!(store(100, false), (0, Reason::Guess));
         assert_eq!(store(101, false), (3 * PMD_PAGES, Reason::InOrder));
         assert_eq!(store(105, false), (15 * PMD_PAGES, Reason::InOrder));
@@ -174,7 +176,7 @@ mod tests {
     #[test]
     fn of_storage_no_more_than_a_quarter_of_what_was_filled_is_had_ahead() {
         let window = Window::default();
-        let store = |start| window.ahead_of_store(unit(start), || true);
+        let store = |start| window.ahead_of_store(unit(start), true, || true);
         for start in 0..4 {
             assert!(matches!(store(start), (0, Reason::Guess | Reason::InOrder)));
         }
