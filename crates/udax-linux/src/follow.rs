@@ -23,8 +23,8 @@ const GIVEN_UP: u32 = 256;
 const HELD: Duration = Duration::from_micros(200);
 
 /// Where the fault thread is kept. It alone uses this.
-#[derive(Default)]
 pub(crate) struct Follower {
+    wanted: bool,
     /// Faults until the next look.
     until_look: u32,
     /// What that was at the beginning.
@@ -37,6 +37,19 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
+    /// Off unless `UDAX_FOLLOW=1`: with it a test of random operations on several mappings of one file saw an old zero in one run of 300, and why is not known yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            wanted: std::env::var_os("UDAX_FOLLOW").is_some_and(|value| value == "1"),
+            until_look: 0,
+            interval: 0,
+            moves: 0,
+            given_up: 0,
+            last: None,
+            kept_at: None,
+        }
+    }
+
     /// Runs `wake`, which wakes `thread`, so that it goes on where this thread is. `others` are kept here as well; the first of them takes jobs
     /// from `first`.
     pub(crate) fn beside(
@@ -46,6 +59,9 @@ impl Follower {
         first: &Mailbox,
         wake: impl FnOnce(),
     ) {
+        if !self.wanted {
+            return wake();
+        }
         let now = Instant::now();
         let paused = self.last.replace(now).is_none_or(|last| now - last >= PAUSE);
         if self.given_up > 0 || (self.until_look > 0 && !paused) {
@@ -66,6 +82,7 @@ impl Follower {
         if self.moves == MOVES {
             (self.moves, self.given_up) = (0, GIVEN_UP);
         }
+        sched::short_slices();
         self.kept_at = place;
         let set = place.and_then(Processors::one);
         // A processor may have been taken from the process meanwhile: then a thread stays where it is.

@@ -17,7 +17,7 @@ use crate::start;
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
-use crate::sys::{fd, mem, sched, uffd};
+use crate::sys::{fd, mem, uffd};
 use linux_raw_sys::general as k;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -404,8 +404,7 @@ impl Service {
     }
 
     fn serve_faults(&self) -> Infallible {
-        sched::short_slices();
-        let mut follower = Follower::default();
+        let mut follower = Follower::new();
         loop {
             while let Some(fault) = self.next_fault() {
                 self.serve(fault);
@@ -428,7 +427,6 @@ impl Service {
 
     /// Work that somebody waits for and that is soon done.
     fn serve_short(&self, which: usize, mailbox: &Mailbox) -> Infallible {
-        sched::short_slices();
         self.short_waits[which].store(signal::thread_id(), Ordering::Relaxed);
         serve(mailbox)
     }

@@ -53,7 +53,10 @@ impl State {
         let ahead = serve(region, index, event);
         match event.access {
             Access::Write => self.open_ahead(region, index),
-            Access::Read => serve_around(region, index, ahead),
+            Access::Read => {
+                serve_around(region, index, ahead);
+                region.file.settle_overflow();
+            }
         }
         region.vma.space.end_of_fault();
     }
