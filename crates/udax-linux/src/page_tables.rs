@@ -8,6 +8,7 @@ use crate::runs::{Run, RunState};
 use crate::space::LinuxSpace;
 use crate::stats::add;
 use crate::sys::mem;
+use crate::window;
 use udax_core::{
     AddressSpace, Frame, InstallError, Order, PageIndex, PageRange, Pmd, PrivateCopies, Rights,
     WriteTracking,
@@ -61,7 +62,7 @@ impl AddressSpace for LinuxSpace {
         let service = self.service();
         service.with_descriptors(|| {
             for piece in traps {
-                match state.open_window(service, piece) {
+                match window::open(service, &state.area, piece) {
                     Ok(()) => state.runs.set(piece, RunState::Zero),
                     // Nothing of the program's was there yet.
                     Err(_) => self.plain_now(state, piece),

@@ -10,7 +10,6 @@
 //! All of them block every signal, except the two that the C library needs in every thread.
 
 use crate::call::{Job, Mailbox};
-use crate::follow::Follower;
 use crate::lease::{LeaseId, Leases};
 use crate::platform::lock;
 use crate::start;
@@ -25,9 +24,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// What a thread wanted of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,8 +54,6 @@ pub struct FaultEvent {
     pub access: Access,
     /// What was in the way.
     pub cause: Cause,
-    /// The thread, by its number in the kernel; 0 if the kernel does not tell.
-    pub thread: i32,
 }
 
 /// What the service's threads call.
@@ -182,8 +178,6 @@ pub struct Service {
     to_mapper: Mailbox,
     to_caller: Mailbox,
     to_file: Mailbox,
-    /// The numbers of `udax-map` and `udax-call`, which others wait for while a fault is served or a program call made.
-    short_waits: [AtomicI32; 2],
     /// Faults that were read and not yet handled.
     queue: Mutex<VecDeque<FaultEvent>>,
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
@@ -221,7 +215,6 @@ impl Service {
             to_mapper: Mailbox::new(),
             to_caller: Mailbox::new(),
             to_file: Mailbox::new(),
-            short_waits: [const { AtomicI32::new(0) }; 2],
             queue: Mutex::new(VecDeque::new()),
             moving: Mutex::new(()),
             stats: Stats::default(),
@@ -271,13 +264,6 @@ impl Service {
     pub fn post_file_work(&self, work: impl FnOnce() + Send + 'static) {
         if !Self::is_forgotten() {
             self.to_file.post(Box::new(work));
-        }
-    }
-
-    /// The same after `delay`.
-    pub fn post_file_work_later(&self, delay: Duration, work: impl FnOnce() + Send + 'static) {
-        if !Self::is_forgotten() {
-            self.to_file.post_later(delay, Box::new(work));
         }
     }
 
@@ -381,14 +367,13 @@ impl Service {
     fn queue_events(&self) -> Result<(), Errno> {
         let mut queue = lock(&self.queue);
         let result = uffd::read(self.table.uffd, &mut |event| match event {
-            uffd::Event::Fault { address, flags, thread } => {
+            uffd::Event::Fault { address, flags } => {
                 let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
                 let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
                 queue.push_back(FaultEvent {
                     address: address & !(mem::PAGE - 1),
                     access: if stores { Access::Write } else { Access::Read },
                     cause: if protected { Cause::WriteProtected } else { Cause::Missing },
-                    thread,
                 });
             }
             uffd::Event::Other => {}
@@ -404,13 +389,9 @@ impl Service {
     }
 
     fn serve_faults(&self) -> Infallible {
-        let mut follower = Follower::new();
         loop {
             while let Some(fault) = self.next_fault() {
                 self.serve(fault);
-                follower.beside(fault.thread, &self.short_waits, &self.to_mapper, || {
-                    uffd::wake(self.table.uffd, fault.address, mem::PAGE);
-                });
             }
             if fd::poll_two(self.table.uffd, self.table.queued) {
                 fd::answer(self.table.queued);
@@ -423,12 +404,7 @@ impl Service {
         assert!(!self.fail_at_first_fault, "told to by UDAX_TEST_FAIL_FAULT_THREAD");
         add(&self.stats.faults, 1);
         self.handler.fault(fault);
-    }
-
-    /// Work that somebody waits for and that is soon done.
-    fn serve_short(&self, which: usize, mailbox: &Mailbox) -> Infallible {
-        self.short_waits[which].store(signal::thread_id(), Ordering::Relaxed);
-        serve(mailbox)
+        uffd::wake(self.table.uffd, fault.address, mem::PAGE);
     }
 
     fn serve_leases(&self) -> Infallible {
@@ -451,8 +427,8 @@ impl Service {
         let outcome = catch_unwind(AssertUnwindSafe(|| match role {
             Role::Fault => self.serve_faults(),
             Role::Lease => self.serve_leases(),
-            Role::Map => self.serve_short(0, &self.to_mapper),
-            Role::Call => self.serve_short(1, &self.to_caller),
+            Role::Map => serve(&self.to_mapper),
+            Role::Call => serve(&self.to_caller),
             Role::File => serve(&self.to_file),
         }));
         let Err(payload) = outcome;

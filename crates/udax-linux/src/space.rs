@@ -15,13 +15,12 @@ use crate::service::{Access, Cause, FaultEvent, Service, die};
 use crate::stats::add;
 use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
-use crate::sys::{mem, uffd};
-use crate::window::{self, Failure, Prepared};
-use linux_raw_sys::general as k;
+use crate::sys::{fd, mem, pagemap, uffd};
+use crate::window::{self, Failure};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
 
 /// Whether [`LinuxSpace::serve_in_place`] was enough.
@@ -45,10 +44,6 @@ pub(crate) struct State {
     pub(crate) runs: Runs,
     /// The 2 MiB units (by first page) of zero runs to which 4 KiB faults are to come.
     pub(crate) split: BTreeSet<PageIndex>,
-    /// Some of it may be in VMAs of its own, for which scattered accesses are expected.
-    pub(crate) scattered: bool,
-    /// Zero pages for the rest of some 2 MiB, while a fault is served there.
-    pub(crate) prepared: Option<Prepared>,
     /// What the service's count includes for this space.
     counted: u64,
 }
@@ -76,14 +71,7 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State {
-            area,
-            runs,
-            split: BTreeSet::new(),
-            scattered: false,
-            prepared: None,
-            counted: 0,
-        };
+        let mut state = State { area, runs, split: BTreeSet::new(), counted: 0 };
         state.recount(file.service());
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
@@ -126,27 +114,6 @@ impl LinuxSpace {
     #[must_use]
     pub fn state_of(&self, page: PageIndex) -> RunState {
         self.hold().state.runs.state_of(page)
-    }
-
-    /// Gives up what was kept for more windows in the 2 MiB of the last one. To be called when a fault has been served, before the VMA can change.
-    pub fn end_of_fault(&self) {
-        drop(self.hold().state.prepared.take());
-    }
-
-    /// Whether all of `range` that is in this VMA is plain.
-    #[must_use]
-    pub fn is_plain(&self, range: PageRange) -> bool {
-        let held = self.hold();
-        let range = range.intersect(held.state.area.pages);
-        held.state.runs.in_range(range).all(|run| run.state == RunState::Plain)
-    }
-
-    /// The first trap in `range`.
-    #[must_use]
-    pub fn first_trap(&self, range: PageRange) -> Option<PageRange> {
-        let held = self.hold();
-        let mut runs = held.state.runs.in_range(range);
-        runs.find(|run| run.state == RunState::Trap).map(|run| run.pages)
     }
 
     /// Lays a trap over the part of `range` that is in this VMA; it must be plain, and no other thread may use it yet. Pages
@@ -256,14 +223,9 @@ impl LinuxSpace {
         }
     }
 
-    /// Makes all of it plain, and one VMA again where nothing else keeps it apart; the private copies stay. Ends the process if the kernel refuses even that.
+    /// Makes all of it plain; the private copies stay. Ends the process if the kernel refuses even that.
     pub fn plain_all(&self) {
-        let all = PageRange::from(PageIndex(0));
-        self.plain(all);
-        let scattered = std::mem::take(&mut self.hold().state.scattered);
-        if scattered {
-            self.advise_plain(all, k::MADV_NORMAL);
-        }
+        self.plain(PageRange::from(PageIndex(0)));
     }
 
     /// Makes the part of `range` that is in this VMA plain; the private copies stay. As [`plain_all`](Self::plain_all).
@@ -381,10 +343,7 @@ impl LinuxSpace {
         let runs = state.runs.split_off(page);
         state.area = lower;
         state.recount(file.service());
-        let scattered = state.scattered;
-        let mut other = Self::with_runs(upper, file, runs);
-        other.state.get_mut().unwrap_or_else(PoisonError::into_inner).scattered = scattered;
-        other
+        Self::with_runs(upper, file, runs)
     }
 
     /// [`split_at`](Self::split_at) for who owns the space.
@@ -436,6 +395,50 @@ impl LinuxSpace {
         state.recount(self.service());
         Ok(answer)
     }
+
+    /// The private pages where no page but the zero page may be: in trap and zero runs of a shared VMA. There must be none; one
+    /// found holds stores that have not reached the file.
+    ///
+    /// # Errors
+    /// As the PAGEMAP_SCAN request.
+    pub fn audit(&self) -> Result<Vec<PageRange>, Errno> {
+        let held = self.hold();
+        let state = &*held.state;
+        if state.area.sharing() == Sharing::Private {
+            return Ok(Vec::new());
+        }
+        let service = self.service();
+        service.with_descriptors(|| {
+            let mut found = Vec::new();
+            for run in stretches(&state.runs, state.area.pages, &[RunState::Trap, RunState::Zero]) {
+                let (address, length_bytes) = state.area.span(run.pages);
+                let end = address + length_bytes;
+                let pages = pagemap::private_pages(service.table.pagemap, address, end)?;
+                found.extend(pages.iter().map(|(start, end)| {
+                    let first = run.pages.start.plus(((start - address) / mem::PAGE) as u64);
+                    PageRange::new(first, ((end - start) / mem::PAGE) as u64)
+                }));
+            }
+            Ok(found)
+        })
+    }
+
+    /// The bytes of a page, read through /proc/self/mem, so that the program's rights do not matter.
+    ///
+    /// # Errors
+    /// [`Errno::IO`] if the page cannot be had; [`Errno::INVAL`] if it is not of this VMA.
+    pub fn page_bytes(&self, page: PageIndex) -> Result<Box<[u8; 4096]>, Errno> {
+        let area = self.area();
+        if !area.pages.contains(page) {
+            return Err(Errno::INVAL);
+        }
+        let at = area.address_of(page) as u64;
+        let mut bytes = Box::new([0; mem::PAGE]);
+        let service = self.service();
+        let length = service
+            .with_descriptors(|| fd::read_at(service.table.memory, bytes.as_mut_slice(), at))?;
+        if length == mem::PAGE { Ok(bytes) } else { Err(Errno::IO) }
+    }
 }
 
 impl Drop for LinuxSpace {
@@ -446,30 +449,6 @@ impl Drop for LinuxSpace {
 }
 
 impl State {
-    /// Puts a window over `piece`, a trap. On a service thread.
-    pub(crate) fn open_window(
-        &mut self,
-        service: &Service,
-        piece: PageRange,
-    ) -> Result<(), Failure> {
-        let unit = PageRange::unit(piece.start, Order::Pmd);
-        if self.prepared.as_ref().is_none_or(|prepared| prepared.unit() != unit) {
-            self.prepared = None;
-            let traps = self.runs.in_range(unit).filter(|run| run.state == RunState::Trap).count();
-            let is_huge = self.area.pages.covers(unit)
-                && self.area.address_of(unit.start).is_multiple_of(mem::HUGE);
-            if traps < 2 || !is_huge || !unit.covers(piece) || !service.huge_zero_pages {
-                return window::open(service, &self.area, piece);
-            }
-            let prepared = Prepared::new(service, &self.area, unit).map_err(Failure::Before)?;
-            self.prepared = Some(prepared);
-        }
-        match &mut self.prepared {
-            Some(prepared) => prepared.open(service, &self.area, piece),
-            None => window::open(service, &self.area, piece),
-        }
-    }
-
     /// Tells the service how many runs there are now.
     pub(crate) fn recount(&mut self, service: &Service) {
         let count = self.runs.count();

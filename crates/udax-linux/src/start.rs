@@ -97,10 +97,7 @@ fn open_uffd() -> Result<i32, StartError> {
         errno,
         advice: advice(errno, device),
     })?;
-    // A refused handshake leaves nothing behind: the descriptor may be asked again.
-    let agreed = uffd::handshake(uffd, uffd::WANTED | uffd::USEFUL)
-        .or_else(|_| uffd::handshake(uffd, uffd::WANTED));
-    agreed.map_err(|_| StartError::Features {
+    uffd::handshake(uffd, uffd::WANTED).map_err(|_| StartError::Features {
         missing: "remap events or write protection",
         release: fd::read_text(c"/proc/sys/kernel/osrelease").unwrap_or_default(),
     })?;

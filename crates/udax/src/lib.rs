@@ -30,9 +30,7 @@ mod window;
 
 mod audit;
 mod calls;
-mod faults;
 mod fork;
-mod give_back;
 mod runtime;
 
 pub mod program;
@@ -42,7 +40,6 @@ mod trace;
 mod advice;
 mod file;
 mod mmap;
-mod opened;
 mod process;
 mod report;
 mod shared_map;

@@ -16,8 +16,7 @@ use udax_linux::{LinuxSpace, VmaArea};
 pub(crate) struct Region {
     pub(crate) file: Arc<ServedFile>,
     pub(crate) vma: Arc<Vma>,
-    pub(crate) loads: Window,
-    pub(crate) stores: Window,
+    pub(crate) window: Window,
 }
 
 impl Region {
@@ -33,7 +32,7 @@ impl Region {
             space,
         });
         file.mapping.attach(Arc::clone(&vma));
-        Self { file: Arc::clone(file), vma, loads: Window::default(), stores: Window::default() }
+        Self { file: Arc::clone(file), vma, window: Window::default() }
     }
 
     pub(crate) fn area(&self) -> VmaArea {

@@ -34,7 +34,6 @@ impl SharedMap {
         start + self.inner.skipped..start + self.inner.skipped + self.inner.length
     }
 
-    #[inline]
     fn check(&self, at: usize, length: usize) {
         let end = at.checked_add(length);
         assert!(end.is_some_and(|end| end <= self.inner.length), "out of the mapping's bounds");
@@ -44,7 +43,6 @@ impl SharedMap {
     ///
     /// # Panics
     /// If the bytes are not all in the mapping.
-    #[inline]
     pub fn load(&self, at: usize, into: &mut [u8]) {
         self.check(at, into.len());
         if let Some(mapped) = &self.inner.mapped {
@@ -56,7 +54,6 @@ impl SharedMap {
     ///
     /// # Panics
     /// If the bytes are not all in the mapping.
-    #[inline]
     pub fn store(&self, at: usize, from: &[u8]) {
         self.check(at, from.len());
         if let Some(mapped) = &self.inner.mapped {

@@ -29,8 +29,6 @@ pub struct Statistics {
     pub lease_breaks: u64,
     /// Windows that the program had emptied, made anew.
     pub repairs: u64,
-    /// Pages that stores had opened beyond what they touched, and that are holes like any other again.
-    pub given_back_pages: u64,
     /// Stores that had missed the file and were saved. Anything but 0 is a bug, or somebody's doing outside.
     pub rescued_pages: u64,
 }
@@ -90,7 +88,6 @@ impl Statistics {
             all.plain_pages = counts.plain_pages;
             all.lease_breaks = counts.lease_breaks;
             all.repairs = counts.repairs;
-            all.given_back_pages = runtime.state.given_back_pages.load(Ordering::Relaxed);
         }
         let files = runtime.state.files();
         let regions = runtime.state.regions();

@@ -1,108 +1,35 @@
-//! How far ahead of a fault to map: a window grows while faults come in order, and shrinks when they do not.
+//! How far ahead of a fault to map: the window grows while faults come in order, and shrinks when they do not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use udax_core::{PMD_PAGES, PageIndex, PageRange};
+use udax_core::{PMD_PAGES, PageIndex};
 
 /// 256 MiB: beyond it a fault more or less is lost in the cost of the pages themselves.
 const LARGEST_PAGES: u64 = 128 * PMD_PAGES;
-/// By how much a window grows with each fault that comes in order.
+/// By how much the window grows with each fault that comes in order.
 const GROWTH: u64 = 4;
-/// So many first stores here and there open what they need and no more; those that follow open four times as much each time. A few stores shall leave
-/// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
-const SCATTERED: u64 = 8;
 
-/// After so many windows that cover less than so small a part of the VMA, loads are sparse.
-const SPARSE_FAULTS: u64 = 1000;
-const SPARSE_PART: u64 = 256;
-/// Storage that is had at once for who fills a file from one end to the other: a quarter of what was filled, 8 MiB at most. It may be more than is
-/// stored to in the end.
-const FILLED_PART: u64 = 4;
-const FILLED_PAGES: u64 = 4 * PMD_PAGES;
-
-/// Why more is opened than was stored to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// Nobody knows whether stores will come there.
-    Guess,
-    /// Stores come in order.
-    InOrder,
-    /// They leave no page out.
-    Filling,
-}
-
-/// The window of one region, for loads or for stores. Only the fault thread makes it grow.
+/// The window of one region. Only the fault thread uses it; the atomics are there so that it may be shared.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     /// The page at which the next fault comes if accesses go upwards.
     expected: AtomicU64,
-    /// Where the stores began that came in order up to here.
-    begun: AtomicU64,
-    /// Pages mapped at the last fault.
+    /// Pages to map at the last fault.
     pages: AtomicU64,
-    /// Faults since the window was new.
-    faults: AtomicU64,
-    /// Pages mapped since.
-    mapped: AtomicU64,
 }
 
 impl Window {
-    /// A load met a hole: how many pages behind the 2 MiB of `index` to map as well.
-    pub(crate) fn ahead_of_load(&self, index: PageIndex) -> u64 {
-        let start = PageIndex(index.0 - index.colour());
-        let unit = PageRange::new(start, PMD_PAGES);
-        let grown = if self.comes_in_order(unit) { GROWTH } else { 0 };
-        let ahead = self.advance(unit, grown);
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        self.mapped.fetch_add(unit.len() + ahead, Ordering::Relaxed);
-        ahead
-    }
-
-    /// Whether loads in a VMA of `pages` are so far apart that a window of zeros serves but one of them. It then costs as much memory as the page
-    /// that it spares (a page table goes with it), and a fault in user space.
-    pub(crate) fn are_sparse(&self, pages: PageRange) -> bool {
-        let mapped = self.mapped.load(Ordering::Relaxed);
-        self.faults.load(Ordering::Relaxed) >= SPARSE_FAULTS && mapped < pages.len() / SPARSE_PART
-    }
-
-    /// The first store to `unit`: how many pages behind it to open to stores as well. `may_guess`: what is opened where no
-    /// store comes is given back later. `was_filled` tells whether every page before it was stored to.
-    pub(crate) fn ahead_of_store(
-        &self,
-        unit: PageRange,
-        may_guess: bool,
-        was_filled: impl FnOnce() -> bool,
-    ) -> (u64, Reason) {
-        let in_order = self.comes_in_order(unit);
-        let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED || !may_guess;
-        if !in_order {
-            self.begun.store(unit.start.0, Ordering::Relaxed);
-        } else if was_filled() {
-            let filled = unit.start.0 - self.begun.load(Ordering::Relaxed);
-            let units = (filled / FILLED_PART).min(FILLED_PAGES) / PMD_PAGES;
-            self.pages.store(units * PMD_PAGES, Ordering::Relaxed);
-            let reason = if units > 0 { Reason::Filling } else { Reason::InOrder };
-            return (self.advance(unit, 1), reason);
-        }
-        let growth = if in_order || !scattered { GROWTH } else { 0 };
-        (self.advance(unit, growth), if in_order { Reason::InOrder } else { Reason::Guess })
-    }
-
-    /// What was opened was not used: begins anew.
-    pub(crate) fn shrink(&self) {
-        self.pages.store(0, Ordering::Relaxed);
-        self.faults.store(0, Ordering::Relaxed);
-    }
-
-    fn comes_in_order(&self, unit: PageRange) -> bool {
-        unit.start.0 != 0 && self.expected.load(Ordering::Relaxed) == unit.start.0
-    }
-
-    fn advance(&self, unit: PageRange, growth: u64) -> u64 {
-        let last = self.pages.load(Ordering::Relaxed);
-        let pages = (last * growth).clamp(unit.len(), LARGEST_PAGES.max(unit.len()));
+    /// How many pages behind the 2 MiB of `index` to map as well.
+    pub(crate) fn ahead(&self, index: PageIndex) -> u64 {
+        let unit = index.0 - index.colour();
+        let in_order = self.expected.load(Ordering::Relaxed) == unit && unit != 0;
+        let pages = if in_order {
+            (self.pages.load(Ordering::Relaxed) * GROWTH).clamp(PMD_PAGES, LARGEST_PAGES)
+        } else {
+            PMD_PAGES
+        };
         self.pages.store(pages, Ordering::Relaxed);
-        self.expected.store(unit.start.0 + pages, Ordering::Relaxed);
-        pages - unit.len()
+        self.expected.store(unit + pages, Ordering::Relaxed);
+        pages - PMD_PAGES
     }
 }
 
@@ -110,17 +37,13 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn unit(number: u64) -> PageRange {
-        PageRange::new(PageIndex(number * PMD_PAGES), PMD_PAGES)
-    }
-
     #[test]
-    fn loads_in_order_grow_the_window_and_a_jump_shrinks_it() {
+    fn faults_in_order_grow_the_window_and_a_jump_shrinks_it() {
         let window = Window::default();
-        assert_eq!(window.ahead_of_load(PageIndex(0)), 0);
-        assert_eq!(window.ahead_of_load(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
-        assert_eq!(window.ahead_of_load(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
-        assert_eq!(window.ahead_of_load(PageIndex(1_000_000)), 0);
+        assert_eq!(window.ahead(PageIndex(0)), 0);
+        assert_eq!(window.ahead(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
+        assert_eq!(window.ahead(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
+        assert_eq!(window.ahead(PageIndex(1_000_000)), 0);
     }
 
     #[test]
@@ -129,60 +52,10 @@ mod tests {
         let mut next = 0;
         let mut largest = 0;
         for _ in 0..12 {
-            let ahead = window.ahead_of_load(PageIndex(next));
+            let ahead = window.ahead(PageIndex(next));
             largest = largest.max(ahead);
             next += PMD_PAGES + ahead;
         }
         assert_eq!(largest, LARGEST_PAGES - PMD_PAGES);
-    }
-
-    #[test]
-    fn a_thousand_windows_in_a_small_part_of_a_vma_are_sparse() {
-        let (large, small) =
-            (PageRange::new(PageIndex(0), 1 << 32), PageRange::new(PageIndex(0), 1 << 26));
-        let window = Window::default();
-        for load in 1..SPARSE_FAULTS {
-            window.ahead_of_load(PageIndex(load << 18));
-            assert!(!window.are_sparse(large));
-        }
-        window.ahead_of_load(PageIndex(SPARSE_FAULTS << 18));
-        assert!(window.are_sparse(large) && !window.are_sparse(small));
-    }
-
-    #[test]
-    fn scattered_stores_open_their_units_until_there_are_many() {
-        let window = Window::default();
-        let guess = |start| window.ahead_of_store(unit(start), true, || panic!("not in order"));
-        for store in 0..SCATTERED {
-            assert_eq!(guess(store * 7 % 100), (0, Reason::Guess));
-        }
-        assert_eq!(guess(300), (3 * PMD_PAGES, Reason::Guess));
-        assert_eq!(guess(200), (15 * PMD_PAGES, Reason::Guess));
-        window.shrink();
-        assert_eq!(guess(500), (0, Reason::Guess));
-    }
-
-    #[test]
-    fn stores_in_order_are_no_guess_and_open_the_less_the_more_they_fill() {
-        let window = Window::default();
-        let store = |start, filled| window.ahead_of_store(unit(start), true, || filled);
-        assert_eq!(store(100, false), (0, Reason::Guess));
-        assert_eq!(store(101, false), (3 * PMD_PAGES, Reason::InOrder));
-        assert_eq!(store(105, false), (15 * PMD_PAGES, Reason::InOrder));
-        assert_eq!(store(121, true), (3 * PMD_PAGES, Reason::Filling));
-        assert_eq!(store(125, true), (3 * PMD_PAGES, Reason::Filling));
-    }
-
-    #[test]
-    fn of_storage_no_more_than_a_quarter_of_what_was_filled_is_had_ahead() {
-        let window = Window::default();
-        let store = |start| window.ahead_of_store(unit(start), true, || true);
-        for start in 0..4 {
-            assert!(matches!(store(start), (0, Reason::Guess | Reason::InOrder)));
-        }
-        for start in 4..8 {
-            assert_eq!(store(start), (0, Reason::Filling));
-        }
-        assert_eq!(store(8), (PMD_PAGES, Reason::Filling));
     }
 }

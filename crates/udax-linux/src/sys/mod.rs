@@ -6,7 +6,6 @@ pub(crate) mod fd;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 mod raw;
-pub(crate) mod sched;
 pub(crate) mod signal;
 pub(crate) mod uffd;
 
