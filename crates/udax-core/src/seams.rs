@@ -269,6 +269,12 @@ pub trait AddressSpace: Send + Sync {
         self.unmap(range, PrivateCopies::Keep);
     }
 
+    /// [`unmap`](Self::unmap) of `range` follows, in this space and in others that may show zeros there: until then an access to what shows zeros here
+    /// waits. For a space whose `unmap` shows the file itself at once: what is stored through it must not meet zeros that another still shows (I9).
+    fn hold_zeros(&self, range: PageRange) {
+        let _ = range;
+    }
+
     /// Takes the right to store to `range` from every translation to the storage at `frame`, and its dirty bit.
     #[doc(alias = "pfn_mkclean_range")]
     fn write_protect(&self, range: PageRange, frame: Frame) -> WriteTracking;

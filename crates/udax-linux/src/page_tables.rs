@@ -83,6 +83,11 @@ impl AddressSpace for LinuxSpace {
     fn unmap(&self, range: PageRange, copies: PrivateCopies) {
         let mut held = self.hold();
         self.make_plain(&mut held.state, range, copies, &[RunState::Zero]);
+        self.end_hold(&mut held.state, range);
+    }
+
+    fn hold_zeros(&self, range: PageRange) {
+        self.hold_back(range);
     }
 
     fn unmap_zeros(&self, range: PageRange) {

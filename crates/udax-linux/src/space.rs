@@ -44,6 +44,8 @@ pub(crate) struct State {
     pub(crate) runs: Runs,
     /// The 2 MiB units (by first page) of zero runs to which 4 KiB faults are to come.
     pub(crate) split: BTreeSet<PageIndex>,
+    /// Zeros that were made traps until all mappings of the file have given theirs up.
+    held_back: Vec<PageRange>,
     /// What the service's count includes for this space.
     counted: u64,
 }
@@ -71,7 +73,8 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State { area, runs, split: BTreeSet::new(), counted: 0 };
+        let mut state =
+            State { area, runs, split: BTreeSet::new(), held_back: Vec::new(), counted: 0 };
         state.recount(file.service());
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
@@ -235,11 +238,32 @@ impl LinuxSpace {
         self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Trap, RunState::Zero]);
     }
 
+    /// Makes accesses wait where `range` shows zeros, until they are unmapped or all is made plain: for who is to make several mappings of a file plain. A store
+    /// through the first must not meet zeros that the last still shows. Private ones become plain at once, as no store through them reaches the file.
+    pub fn hold_back(&self, range: PageRange) {
+        let mut held = self.hold();
+        let state = &mut *held.state;
+        let zeros = stretches(&state.runs, range.intersect(state.area.pages), &[RunState::Zero]);
+        self.trap_zeros_in(state, range);
+        state.held_back.extend(zeros.iter().map(|run| run.pages));
+    }
+
+    /// Makes plain what was held back of `range`; the rest is for who held it.
+    pub(crate) fn end_hold(&self, state: &mut State, range: PageRange) {
+        let is_ours = |piece: &mut PageRange| !piece.intersect(range).is_empty();
+        for piece in state.held_back.extract_if(.., is_ours).collect::<Vec<_>>() {
+            self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Trap]);
+        }
+    }
+
     /// Puts traps in the place of zero runs in `range`, at once for other threads. Private ones become plain and keep their copies: no
     /// store through them reaches the file.
     pub(crate) fn trap_zeros(&self, range: PageRange) {
         let mut held = self.hold();
-        let state = &mut *held.state;
+        self.trap_zeros_in(&mut held.state, range);
+    }
+
+    fn trap_zeros_in(&self, state: &mut State, range: PageRange) {
         if state.area.sharing() == Sharing::Private {
             self.make_plain(state, range, PrivateCopies::Keep, &[RunState::Zero]);
             return;

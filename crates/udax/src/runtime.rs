@@ -92,7 +92,12 @@ impl State {
         let Some(file) = files.served.remove(&key) else { return };
         let mut regions = self.regions_mut();
         file.host.distrust();
-        for region in regions.take_file(&file) {
+        let taken = regions.take_file(&file);
+        // None becomes plain while another shows zeros. Faults meanwhile wait for the registry.
+        if taken.len() > 1 {
+            taken.iter().for_each(|region| region.vma.space.hold_back(region.vma.pages));
+        }
+        for region in taken {
             region.vma.space.plain_all();
             region.detach();
         }

@@ -163,3 +163,42 @@ fn value(quantity: Quantity, value: f64) -> String {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(plain: [u64; 3], udax: [u64; 3]) -> Row {
+        let sample = |nanos| Sample { nanos, ..Sample::default() };
+        let turns = plain.into_iter().zip(udax);
+        let samples = turns
+            .flat_map(|(plain, udax)| [(Way::Plain, sample(plain)), (Way::Udax, sample(udax))])
+            .collect();
+        // Its one goal: at most 1.1 of plain in time.
+        Row::new(Pattern::SyncRandom, HostKind::Tmpfs, samples)
+    }
+
+    #[test]
+    fn a_ratio_is_udax_over_the_other_turn_by_turn() {
+        let row = row([100, 200, 400], [50, 200, 800]);
+        let [comparison] = &row.comparisons[..] else { panic!("one goal") };
+        assert_eq!(comparison.ratios, [0.5, 1.0, 2.0]);
+        assert_eq!(
+            (comparison.ratio.median, comparison.udax, comparison.other),
+            (1.0, 200.0, 200.0)
+        );
+        assert!(row.holds());
+    }
+
+    #[test]
+    fn a_goal_is_missed_by_the_median_not_by_one_turn() {
+        assert!(row([100; 3], [110, 900, 100]).holds());
+        assert!(!row([100; 3], [111, 112, 100]).holds());
+    }
+
+    #[test]
+    fn numbers_keep_the_digits_that_count() {
+        let shown = [0.0043, 0.99, 1.1, 9.99, 28.6].map(number);
+        assert_eq!(shown, ["0.0043", "0.99", "1.10", "9.99", "29"]);
+    }
+}
