@@ -193,10 +193,12 @@ impl<W: World> Mapping<W> {
     /// Unmaps `range` in every VMA that maps any of it. Where there are several, none shows what replaces the zeros while another shows zeros.
     #[doc(alias = "unmap_mapping_pages")]
     pub(crate) fn unmap(&self, range: PageRange, copies: PrivateCopies) {
-        let mut vmas = 0;
-        self.each_vma(range, |_, _| vmas += 1);
-        if vmas > 1 {
-            self.each_vma(range, |vma, part| vma.space.hold_zeros(part));
+        if W::Space::UNMAP_SHOWS_THE_FILE {
+            let mut vmas = 0;
+            self.each_vma(range, |_, _| vmas += 1);
+            if vmas > 1 {
+                self.each_vma(range, |vma, part| vma.space.hold_zeros(part));
+            }
         }
         self.each_vma(range, |vma, part| vma.space.unmap(part, copies));
     }

@@ -227,6 +227,10 @@ pub enum WriteTracking {
 /// Every call may sleep, none may fault on memory that the engine serves. A run is a whole number of units of its order, in the
 /// VMA. An existing translation only gains rights (SEMANTICS 4.4).
 pub trait AddressSpace: Send + Sync {
+    /// Whether [`unmap`](Self::unmap) shows the file itself at once, so that stores go through without a fault. What is stored so must not meet zeros that
+    /// another space still shows (I9): where there are several, all of them [hold](Self::hold_zeros) accesses first.
+    const UNMAP_SHOWS_THE_FILE: bool = false;
+
     /// The page-table level that holds `index`.
     fn pmd(&self, index: PageIndex) -> Pmd;
 
@@ -270,7 +274,7 @@ pub trait AddressSpace: Send + Sync {
     }
 
     /// [`unmap`](Self::unmap) of `range` follows, in this space and in others that may show zeros there: until then an access to what shows zeros here
-    /// waits. For a space whose `unmap` shows the file itself at once: what is stored through it must not meet zeros that another still shows (I9).
+    /// waits. Asked only of spaces with [`UNMAP_SHOWS_THE_FILE`](Self::UNMAP_SHOWS_THE_FILE).
     fn hold_zeros(&self, range: PageRange) {
         let _ = range;
     }

@@ -15,6 +15,8 @@ use udax_core::{
 };
 
 impl AddressSpace for LinuxSpace {
+    const UNMAP_SHOWS_THE_FILE: bool = true;
+
     fn pmd(&self, index: PageIndex) -> Pmd {
         let held = self.hold();
         let unit = PageRange::unit(index, Order::Pmd);

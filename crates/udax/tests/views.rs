@@ -112,25 +112,24 @@ fn the_end_of_a_proof_ends_the_zeros_of_all_mappings_before_one_can_be_stored_to
         return;
     }
     for place in places() {
-        for round in 0..60 {
+        for round in 0..150 {
             let directory = tempfile::tempdir_in(place).expect("a directory");
             let path = directory.path().join("file");
             let file = sparse(&path);
-            let views = views(&file);
+            // In the order in which they become plain.
+            let mut views = views(&file);
+            views.sort_by_key(|view| view.addresses().start);
             views.iter().for_each(|view| assert_eq!(byte(view, 0), 0));
             let stranger = std::thread::spawn(move || {
                 std::fs::OpenOptions::new().write(true).open(path).expect("opened");
             });
             let since = Instant::now();
-            let pause = Duration::from_micros(round * 7);
+            let pause = Duration::from_micros(round * 37 % 500);
             while since.elapsed() < pause {
                 std::hint::spin_loop();
             }
-            for page in 0..20 {
-                let (to, from) = if page % 2 == 0 { (0, VIEWS - 1) } else { (VIEWS - 1, 0) };
-                views[to].store(page * PAGE, &[7]);
-                assert_eq!(byte(&views[from], page * PAGE), 7, "round {round}: an old zero");
-            }
+            views[0].store(3 * PAGE, &[7]);
+            assert_eq!(byte(&views[VIEWS - 1], 3 * PAGE), 7, "round {round}: an old zero");
             stranger.join().expect("opened");
         }
     }
