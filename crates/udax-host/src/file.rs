@@ -1,7 +1,7 @@
 //! One open file: the engine's `Filesystem` and `Media`.
 
 use crate::extents::pages_of;
-use crate::holes::{HoleMap, Refused, units_out};
+use crate::holes::{HoleMap, Refused};
 use crate::io::HostIo;
 use crate::kind::HostKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,8 @@ use udax_core::{
 const SURVEY_LOOKUPS: u32 = 1 << 16;
 /// Looks at one place before it stays unknown, when others keep assigning meanwhile.
 const SURVEY_ATTEMPTS: u32 = 4;
+/// Pages of the smallest hole that is offered where data comes behind it: 16 KiB.
+const SMALLEST_HOLE: u64 = 4;
 /// The largest offset that the host kernel takes.
 const OFFSET_LIMIT: u64 = i64::MAX as u64;
 
@@ -31,13 +33,13 @@ pub struct Survey {
 
 /// One file of a mounted file system. Clones are the same file.
 ///
-/// Holes are offered in whole 2 MiB units without any data (the last unit ends with the file). They are learnt by
+/// Holes are offered as they are, page by page, but for those of less than 16 KiB before data: they would cost more in VMAs than they save. They are learnt by
 /// [`survey`](Self::survey), never by a fault: to look for data takes the inode lock of the host kernel (tmpfs, ext4, btrfs),
 /// write(2) holds that lock while it faults on its source buffer, and that fault may be the very one to be served.
 ///
 /// | call | who may make it |
 /// | --- | --- |
-/// | `iomap_begin`, `iomap_end`, `size_bytes`, `trust`, `distrust`, `assign`, `release`, `hole_pages` | anyone: a short lock, no wait |
+/// | `iomap_begin`, `iomap_end`, `size_bytes`, `trust`, `distrust`, `assign`, `assign_data`, `assign_unknown`, `keep`, `release`, `knows`, `hole_pages` | anyone: a short lock, no wait |
 /// | `survey`, `set_size`, `free`, `commit`, `load`, `store`, `zero` | no thread that a fault waits for, and none that holds what such a thread waits for |
 ///
 /// What keeps a zero from going stale, besides the proof that nobody else writes: every page that is answered as mapped is
@@ -104,13 +106,13 @@ impl HostFile {
         let has_holes = io.allocated_bytes()? < size_bytes;
         let mut cursor = if trusted { range.end } else { range.start };
         if trusted && has_holes {
-            let wanted = units_out(range).intersect(PageRange::between(PageIndex(0), eof));
+            let wanted = range.intersect(PageRange::between(PageIndex(0), eof));
             cursor = wanted.start;
-            let mut lookups = 0;
-            while cursor < wanted.end && lookups < most {
+            let mut progress = Progress::default();
+            while cursor < wanted.end && progress.lookups < most {
                 cursor = self.map().end_of_surveyed(cursor, wanted.end);
                 let rest = PageRange::between(cursor, wanted.end);
-                cursor = self.survey_step(rest, eof, &mut lookups)?;
+                cursor = self.survey_step(rest, eof, &mut progress)?;
             }
             cursor = if cursor < wanted.end { cursor } else { range.end };
         }
@@ -123,19 +125,20 @@ impl HostFile {
         &self,
         rest: PageRange,
         eof: PageIndex,
-        lookups: &mut u32,
+        progress: &mut Progress,
     ) -> Result<PageIndex, IoError> {
         if rest.is_empty() {
             return Ok(rest.end);
         }
         for _ in 0..SURVEY_ATTEMPTS {
             let moment = self.map().now();
-            *lookups += 1;
+            progress.lookups += 1;
             let data_byte = self.shared.io.seek_data(rest.start.byte())?;
-            let data_unit =
-                data_byte.map_or(rest.end, |byte| PageIndex::of_byte(byte).align_down(Order::Pmd));
-            let hole = rest.intersect(PageRange::between(rest.start, data_unit));
-            if !hole.is_empty() {
+            let data_page = data_byte.map_or(rest.end, PageIndex::of_byte);
+            let hole = rest.intersect(PageRange::between(rest.start, data_page));
+            if hole.len() < SMALLEST_HOLE && data_page < rest.end {
+                self.map().learn_data(hole);
+            } else if !hole.is_empty() {
                 // A thread that assigned between the look and here has made the look an old one.
                 match self.map().learn_holes(hole, moment) {
                     Ok(()) => {}
@@ -143,51 +146,67 @@ impl HostFile {
                     Err(Refused::Distrusted) => return Ok(rest.end),
                 }
             }
-            let Some(data_byte) = data_byte.filter(|_| data_unit < rest.end) else {
+            let Some(data_byte) = data_byte.filter(|_| data_page < rest.end) else {
                 return Ok(rest.end);
             };
-            let data = self.data_from(data_byte, eof, lookups)?;
+            let data = self.data_from(data_byte, eof, progress)?;
             self.map().learn_data(data);
             return Ok(data.end);
         }
         Ok(rest.start.plus(PMD_PAGES))
     }
 
-    /// The units with data from the one that holds `data_byte` on.
+    /// The pages with data from the one that holds `data_byte` on.
     fn data_from(
         &self,
         data_byte: u64,
         eof: PageIndex,
-        lookups: &mut u32,
+        progress: &mut Progress,
     ) -> Result<PageRange, IoError> {
         let first = PageIndex::of_byte(data_byte);
         let end = match self.shared.kind {
-            // Looking for a hole here visits every page up to it: go by units.
-            HostKind::Tmpfs => first,
+            // Looking for a hole here visits every page up to it: go by pages, and by more of them the more had data one after the other.
+            HostKind::Tmpfs => progress.skip(first),
             HostKind::Ext | HostKind::Xfs | HostKind::Btrfs | HostKind::Other(_) => {
-                *lookups += 1;
+                progress.lookups += 1;
                 self.shared.io.seek_hole(data_byte)?.map_or(eof, pages_of)
             }
         };
-        Ok(units_out(PageRange::between(first, end.max(first.plus(1)))))
+        Ok(PageRange::between(first, end.max(first.plus(1))))
     }
 
-    /// From now on some mapping may show `range` natively, or write(2) is about to fill it: the units that it touches are
-    /// served mapped. Zero pages that are shown of them have to go, which is the caller's part. Never waits.
+    /// From now on some mapping may show `range` natively: it is served mapped, until it is
+    /// [released](Self::release). Zero pages that are shown of them have to go, which is the caller's part. Never waits.
     pub fn assign(&self, range: PageRange) {
         self.map().assign(range);
     }
 
-    /// Whether all of `range` is [assigned](Self::assign). Never waits.
-    #[must_use]
-    pub fn is_assigned(&self, range: PageRange) -> bool {
-        self.map().is_assigned(range)
+    /// The same for good: for what cannot be released, as a mapping that nobody watches shows it, or a write(2) is about to fill it.
+    pub fn keep(&self, range: PageRange) {
+        self.map().keep(range);
     }
 
-    /// No mapping shows the units that lie whole in `range` natively any more. What they hold is unknown until they are
-    /// surveyed again. Never waits.
-    pub fn release(&self, range: PageRange) {
-        self.map().release(range);
+    /// Whether all of `range` is [kept](Self::keep). Never waits.
+    #[must_use]
+    pub fn is_kept(&self, range: PageRange) -> bool {
+        self.map().is_kept(range)
+    }
+
+    /// The first run of pages in `range` that a survey saw data in, now [assigned](Self::assign). For who maps them natively from the start. Never waits.
+    #[must_use]
+    pub fn assign_data(&self, range: PageRange) -> Option<PageRange> {
+        self.map().assign_data(range)
+    }
+
+    /// The same for the first run of pages in `range` of which nothing is known: where a survey did not come.
+    #[must_use]
+    pub fn assign_unknown(&self, range: PageRange) -> Option<PageRange> {
+        self.map().assign_unknown(range)
+    }
+
+    /// No mapping shows `range` natively any more. What it holds is unknown until it is surveyed again. Nothing changes, and the answer is no, if some of it is [kept](Self::keep). Never waits.
+    pub fn release(&self, range: PageRange) -> bool {
+        self.map().release(range)
     }
 
     /// Whether it is known what page `index` would be answered as: if not, a survey could make it a hole. Never waits.
@@ -307,6 +326,25 @@ impl Media for HostFile {
     }
 
     fn wait_unpinned(&self, _frame: Frame) {}
+}
+
+/// How a survey goes on.
+#[derive(Default)]
+struct Progress {
+    lookups: u32,
+    /// Where the last data ended, and how many pages of it were taken for data at once.
+    last: PageIndex,
+    pages: u64,
+}
+
+impl Progress {
+    /// Data was found in page `first`: where to look next. Twice as far as before if it lies right behind the last data, up to the end of its 2 MiB.
+    fn skip(&mut self, first: PageIndex) -> PageIndex {
+        self.pages = if first == self.last { (self.pages * 2).min(PMD_PAGES) } else { 1 };
+        let unit_end = first.align_down(Order::Pmd).plus(PMD_PAGES);
+        self.last = first.plus(self.pages).min(unit_end);
+        self.last
+    }
 }
 
 /// Offset and length of `range`, cut at the largest offset there is.

@@ -3,13 +3,14 @@
 //! Three sets of pages, disjoint but for `data` and `assigned`; a page in none of them is *unknown*, and unknown counts as
 //! mapped: the host kernel's own mapping is always right.
 //! - `holes`: a survey saw no data, and no mapping may show these pages natively. They, and they alone, may be zeros.
-//! - `data`: a survey saw data somewhere in the 2 MiB unit.
-//! - `assigned`: some mapping may show these units natively. A store there tells nobody, so no survey can make them holes.
+//! - `data`: a survey saw data there, or passed over it.
+//! - `assigned`: some mapping may show these pages natively. A store there tells nobody, so no survey can make them holes. A part of them is
+//!   *kept*: whoever shows them, or writes them, cannot be stopped from it, so they stay assigned.
 //!
 //! Holes and data are learnt only while the map is trusted: while somebody vouches that nobody writes the file unseen.
 
 use crate::range_set::RangeSet;
-use udax_core::{Backing, Frame, Intent, Iomap, Order, PMD_PAGES, PageIndex, PageRange};
+use udax_core::{Backing, Frame, Intent, Iomap, Order, PageIndex, PageRange};
 
 /// No answer goes further than this: 1 GiB.
 const LOOK_AHEAD_PAGES: u64 = 1 << 18;
@@ -35,6 +36,7 @@ pub(crate) struct HoleMap {
     holes: RangeSet,
     data: RangeSet,
     assigned: RangeSet,
+    kept: RangeSet,
     /// How many times anything was assigned or released.
     changes: u64,
     /// Odd while the map is trusted.
@@ -64,13 +66,13 @@ impl HoleMap {
         }
         let unit = range.start.align_down(Order::Pmd);
         let limit = unit.plus(LOOK_AHEAD_PAGES).min(eof);
-        let wanted_end = units_out(range).end;
+        let wanted_end = range.end;
         match self.holes.run_at(range.start) {
             Some(hole) => match intent {
                 Intent::Read | Intent::Zero | Intent::Move => {
                     extent(PageRange::between(range.start, hole.end.min(limit)), Backing::Hole)
                 }
-                // No further than asked: the next unit is a hole still, and costs nothing as long as it is one.
+                // No further than asked: the next page is a hole still, and costs nothing as long as it is one.
                 Intent::Write => {
                     self.mapped(range.start, hole.end.min(wanted_end).min(limit), Allocated::Now)
                 }
@@ -115,7 +117,7 @@ impl HoleMap {
         iomap
     }
 
-    /// Where the run of units that hold data or are assigned ends, if `start` is in one; else `start`.
+    /// Where the run of pages that hold data or are assigned ends, if `start` is in one; else `start`.
     fn end_of_known(&self, start: PageIndex, limit: PageIndex) -> PageIndex {
         let mut end = start;
         while end < limit {
@@ -126,25 +128,55 @@ impl HoleMap {
         end.min(limit)
     }
 
-    /// Some mapping may show these pages natively from now on; every unit they touch is served mapped.
+    /// Some mapping may show these pages natively from now on; they are served mapped.
     pub(crate) fn assign(&mut self, range: PageRange) {
-        let units = units_out(range);
-        let was_hole = self.holes.remove(units);
-        if self.assigned.insert(units) || was_hole {
+        let was_hole = self.holes.remove(range);
+        if self.assigned.insert(range) || was_hole {
             self.changes += 1;
         }
     }
 
-    pub(crate) fn is_assigned(&self, range: PageRange) -> bool {
-        self.assigned.covers(range)
+    /// The same for good.
+    pub(crate) fn keep(&mut self, range: PageRange) {
+        self.assign(range);
+        self.kept.insert(range);
     }
 
-    /// No mapping shows them natively any more. What they hold is unknown then.
-    pub(crate) fn release(&mut self, range: PageRange) {
-        let units = units_in(range);
-        self.data.remove(units);
-        self.assigned.remove(units);
+    pub(crate) fn is_kept(&self, range: PageRange) -> bool {
+        self.kept.covers(range)
+    }
+
+    /// No mapping shows them natively any more. What they hold is unknown then. Nothing changes, and the answer is no, if some of them are kept.
+    pub(crate) fn release(&mut self, range: PageRange) -> bool {
+        if self.kept.pages_in(range) > 0 {
+            return false;
+        }
+        self.holes.remove(range);
+        self.data.remove(range);
+        self.assigned.remove(range);
         self.changes += 1;
+        true
+    }
+
+    /// The first run of pages in `range` that a survey saw data in, or passed over; they are assigned by that.
+    pub(crate) fn assign_data(&mut self, range: PageRange) -> Option<PageRange> {
+        let run = self.data.first_in(range)?;
+        self.assign(run);
+        Some(run)
+    }
+
+    /// The first run of pages in `range` of which nothing is known; they are assigned by that.
+    pub(crate) fn assign_unknown(&mut self, range: PageRange) -> Option<PageRange> {
+        let start = self.end_of_surveyed(range.start, range.end);
+        if start >= range.end {
+            return None;
+        }
+        let rest = PageRange::between(start, range.end);
+        let known = [&self.holes, &self.data, &self.assigned];
+        let next = known.iter().filter_map(|set| set.first_in(rest)).map(|run| run.start).min();
+        let run = PageRange::between(start, next.unwrap_or(range.end));
+        self.assign(run);
+        Some(run)
     }
 
     /// A proof holds from now on that nobody writes the file unseen.
@@ -173,7 +205,7 @@ impl HoleMap {
         if known > end { self.end_of_surveyed(known, limit) } else { end.min(limit) }
     }
 
-    /// There was no data in `run` at `moment`; it starts on a unit and ends on one, or at the end of the file.
+    /// There was no data in `run` at `moment`.
     pub(crate) fn learn_holes(&mut self, run: PageRange, moment: Moment) -> Result<(), Refused> {
         if !self.is_trusted() {
             return Err(Refused::Distrusted);
@@ -190,36 +222,35 @@ impl HoleMap {
         Ok(())
     }
 
-    /// There is data in every unit of `range`, or it was passed over. Nothing is learnt without trust. That it may be an old
-    /// look does no harm: it is served mapped.
+    /// There is data in every page of `range`, or it was passed over. What is known to be a hole stays one: a survey may pass over that as well, and zeros may be
+    /// shown of it, which must be taken away before anybody maps it otherwise. Nothing is learnt without trust. That it may be an old look does no harm: it is served mapped.
     pub(crate) fn learn_data(&mut self, range: PageRange) {
-        if self.is_trusted() {
-            let units = units_out(range);
-            self.holes.remove(units);
-            self.data.insert(units);
+        if !self.is_trusted() {
+            return;
         }
+        let holes: Vec<PageRange> = self.holes.iter_in(range).collect();
+        let mut rest = range;
+        for hole in holes {
+            self.data.insert(PageRange::between(rest.start, hole.start));
+            rest.start = hole.end;
+        }
+        self.data.insert(rest);
     }
 
     /// The length changed from `before` to `after` pages: what was cut off is gone, what was added is a hole.
     pub(crate) fn resized(&mut self, before: PageIndex, after: PageIndex, moment: Moment) {
         let cut = PageRange::from(after);
         self.holes.remove(cut);
-        self.data.remove(units_out(cut));
-        // The unit that the old end stands in becomes no hole by this unless it was one up to there.
-        let from = match before.0.checked_sub(1).map(PageIndex) {
-            Some(last) if self.holes.contains(last) => before,
-            Some(_) | None => units_in(PageRange::from(before)).start,
-        };
+        self.data.remove(cut);
         // Refused, it is served mapped, which is right too.
-        let _ = self.learn_holes(PageRange::between(from, after), moment);
+        let _ = self.learn_holes(PageRange::between(before, after), moment);
     }
 
     /// `range` was punched in a file of `eof` pages.
     pub(crate) fn punched(&mut self, range: PageRange, eof: PageIndex, moment: Moment) {
-        // Units that it touched may have lost their last data: they are unknown.
-        self.data.remove(units_out(range));
-        let whole = if range.end >= eof { PageRange::from(range.start) } else { range };
-        let run = units_in(whole).intersect(PageRange::between(PageIndex(0), eof));
+        // Of the pages at its edges some may have lost their last data: they are unknown.
+        self.data.remove(range);
+        let run = range.intersect(PageRange::between(PageIndex(0), eof));
         let _ = self.learn_holes(run, moment);
     }
 
@@ -235,23 +266,4 @@ enum Allocated {
 
 const fn extent(range: PageRange, backing: Backing) -> Iomap {
     Iomap { range, backing, is_new: false, metadata_dirty: false, copy_from: None }
-}
-
-/// Every 2 MiB unit that has a page in `range`.
-pub(crate) const fn units_out(range: PageRange) -> PageRange {
-    if range.is_empty() {
-        return range;
-    }
-    PageRange { start: range.start.align_down(Order::Pmd), end: unit_end(range.end) }
-}
-
-/// The 2 MiB units that lie whole in `range`.
-pub(crate) const fn units_in(range: PageRange) -> PageRange {
-    let end = if range.end.0 == u64::MAX { range.end } else { range.end.align_down(Order::Pmd) };
-    PageRange::between(unit_end(range.start), end)
-}
-
-/// `index` if a unit starts there, else where the next one starts.
-const fn unit_end(index: PageIndex) -> PageIndex {
-    if index.colour() == 0 { index } else { index.align_down(Order::Pmd).plus(PMD_PAGES) }
 }

@@ -2,7 +2,7 @@
 //!
 //! The storage frame of a page is the page's own offset in the file, so colours always agree, and what "mapped" means is that
 //! the host kernel's own mapping is to be shown. What is left to know here is where the holes are, and that is kept in
-//! 2 MiB units: [`HostFile`] says how they are learnt, and why that is never done while a fault waits.
+//! a map of its pages: [`HostFile`] says how they are learnt, and why that is never done while a fault waits.
 #![forbid(unsafe_code)]
 
 mod extents;

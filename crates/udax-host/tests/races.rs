@@ -89,14 +89,14 @@ fn interrupted(act: impl FnMut(&HostFile, u32) + Send + 'static) -> (HostFile, A
 }
 
 #[test]
-fn a_unit_assigned_between_look_and_learning_is_no_hole() {
+fn a_page_assigned_between_look_and_learning_is_no_hole() {
     let (file, io) = interrupted(|file, look| {
         if look == 0 {
             file.assign(page(PMD_PAGES + 3));
         }
     });
-    assert_eq!(file.survey(everything()).unwrap().hole_pages, 3 * PMD_PAGES);
-    assert_eq!(file.hole_pages(pages(PMD_PAGES, 2 * PMD_PAGES)), 0);
+    assert_eq!(file.survey(everything()).unwrap().hole_pages, UNITS * PMD_PAGES - 1);
+    assert_eq!(file.hole_pages(page(PMD_PAGES + 3)), 0);
     assert_eq!(io.looks.load(Ordering::Relaxed), 2, "it looked again");
 }
 
@@ -106,7 +106,7 @@ fn assigned_written_and_released_between_look_and_learning_is_looked_at_again() 
     let (file, io) = interrupted(|file, look| {
         if look == 0 {
             file.assign(page(0));
-            file.release(everything());
+            assert!(file.release(everything()));
         }
     });
     file.survey(everything()).unwrap();
@@ -115,7 +115,7 @@ fn assigned_written_and_released_between_look_and_learning_is_looked_at_again() 
 
 #[test]
 fn a_survey_without_a_quiet_moment_gives_up_and_learns_nothing() {
-    let (file, io) = interrupted(|file, _| file.release(everything()));
+    let (file, io) = interrupted(|file, _| assert!(file.release(everything())));
     let survey = file.survey(everything()).unwrap();
     assert_eq!((survey.hole_pages, survey.done), (0, everything()));
     assert!(io.looks.load(Ordering::Relaxed) <= 4 * u32::try_from(UNITS).unwrap());
@@ -153,7 +153,7 @@ fn a_fault_asks_nothing_that_waits_for_the_inode_lock() {
     }
     file.assign(page(1));
     file.distrust();
-    file.release(everything());
+    assert!(file.release(everything()));
     assert_eq!(file.hole_pages(everything()), 0);
     assert_eq!(io.calls_that_wait.load(Ordering::Relaxed), 0);
 }

@@ -1,26 +1,41 @@
 //! Handing work to another thread and waiting for it.
 
-use crate::platform::{lock, wait};
+use crate::platform::{lock, wait, wait_for};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 /// Work for the thread that empties a [`Mailbox`].
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 /// Jobs for one thread, first come, first served.
 pub(crate) struct Mailbox {
-    jobs: Mutex<VecDeque<Job>>,
+    jobs: Mutex<Jobs>,
     arrived: Condvar,
+}
+
+struct Jobs {
+    now: VecDeque<Job>,
+    /// Those for which it is too early, in no order.
+    later: Vec<(Instant, Job)>,
 }
 
 impl Mailbox {
     pub(crate) const fn new() -> Self {
-        Self { jobs: Mutex::new(VecDeque::new()), arrived: Condvar::new() }
+        let jobs = Jobs { now: VecDeque::new(), later: Vec::new() };
+        Self { jobs: Mutex::new(jobs), arrived: Condvar::new() }
     }
 
     /// Leaves a job, and does not wait for it.
     pub(crate) fn post(&self, job: Job) {
-        lock(&self.jobs).push_back(job);
+        lock(&self.jobs).now.push_back(job);
+        self.arrived.notify_one();
+    }
+
+    /// Leaves a job that is to be begun after `delay`.
+    pub(crate) fn post_later(&self, delay: Duration, job: Job) {
+        lock(&self.jobs).later.push((Instant::now() + delay, job));
+        // Whoever sleeps may have to sleep for less.
         self.arrived.notify_one();
     }
 
@@ -28,10 +43,18 @@ impl Mailbox {
     pub(crate) fn take(&self) -> Job {
         let mut jobs = lock(&self.jobs);
         loop {
-            if let Some(job) = jobs.pop_front() {
+            if let Some(job) = jobs.now.pop_front() {
                 return job;
             }
-            jobs = wait(&self.arrived, jobs);
+            let now = Instant::now();
+            if let Some(due) = jobs.later.iter().position(|&(due, _)| due <= now) {
+                return jobs.later.swap_remove(due).1;
+            }
+            let next = jobs.later.iter().map(|&(due, _)| due).min();
+            jobs = match next {
+                Some(due) => wait_for(&self.arrived, jobs, due - now),
+                None => wait(&self.arrived, jobs),
+            };
         }
     }
 

@@ -107,6 +107,9 @@ impl NativeCalls {
     }
 }
 
+/// Bytes that are copied at once where they are aligned.
+const WORD: usize = 8;
+
 /// A mapping of a file that the library makes for itself, where the kernel chooses. Dropping unmaps it.
 #[derive(Debug)]
 pub struct Mapped {
@@ -228,13 +231,27 @@ impl Mapped {
     ///
     /// # Panics
     /// If the bytes are not all in the mapping.
+    #[inline]
     pub fn load(&self, at: usize, into: &mut [u8]) {
         self.check(at, into.len());
-        for (offset, byte) in into.iter_mut().enumerate() {
-            let from = self.as_ptr().wrapping_add(at + offset);
+        let from = self.as_ptr().wrapping_add(at);
+        let single = from.align_offset(WORD).min(into.len());
+        let (head, rest) = into.split_at_mut(single);
+        let (words, tail) = rest.as_chunks_mut::<WORD>();
+        let behind = single + words.len() * WORD;
+        for (offset, byte) in head.iter_mut().enumerate() {
             // SAFETY: the byte is in the mapping (checked above), which lives as long as `self`; volatile, since others may
             // change it at any time.
-            *byte = unsafe { from.read_volatile() };
+            *byte = unsafe { from.wrapping_add(offset).read_volatile() };
+        }
+        for (number, word) in words.iter_mut().enumerate() {
+            let place = from.wrapping_add(single + number * WORD).cast::<u64>();
+            // SAFETY: as above, for eight bytes; `single` was chosen so that they are aligned.
+            *word = unsafe { place.read_volatile() }.to_ne_bytes();
+        }
+        for (offset, byte) in tail.iter_mut().enumerate() {
+            // SAFETY: as for the first bytes.
+            *byte = unsafe { from.wrapping_add(behind + offset).read_volatile() };
         }
     }
 
@@ -242,13 +259,27 @@ impl Mapped {
     ///
     /// # Panics
     /// If the bytes are not all in the mapping.
+    #[inline]
     pub fn store(&self, at: usize, from: &[u8]) {
         self.check(at, from.len());
-        for (offset, byte) in from.iter().enumerate() {
-            let to = self.as_mut_ptr().wrapping_add(at + offset);
+        let to = self.as_mut_ptr().wrapping_add(at);
+        let single = to.align_offset(WORD).min(from.len());
+        let (head, rest) = from.split_at(single);
+        let (words, tail) = rest.as_chunks::<WORD>();
+        let behind = single + words.len() * WORD;
+        for (offset, byte) in head.iter().enumerate() {
             // SAFETY: the byte is in the mapping (checked above), which lives as long as `self`; volatile, since others may
             // look at it at any time.
-            unsafe { to.write_volatile(*byte) };
+            unsafe { to.wrapping_add(offset).write_volatile(*byte) };
+        }
+        for (number, word) in words.iter().enumerate() {
+            let place = to.wrapping_add(single + number * WORD).cast::<u64>();
+            // SAFETY: as above, for eight bytes; `single` was chosen so that they are aligned.
+            unsafe { place.write_volatile(u64::from_ne_bytes(*word)) };
+        }
+        for (offset, byte) in tail.iter().enumerate() {
+            // SAFETY: as for the first bytes.
+            unsafe { to.wrapping_add(behind + offset).write_volatile(*byte) };
         }
     }
 

@@ -4,11 +4,10 @@
 //! the same single mmap; which frame and which rights are asked for makes no difference to it.
 
 use crate::area::Sharing;
-use crate::runs::{Run, RunState};
+use crate::runs::RunState;
 use crate::space::LinuxSpace;
 use crate::stats::add;
 use crate::sys::mem;
-use crate::window;
 use udax_core::{
     AddressSpace, Frame, InstallError, Order, PageIndex, PageRange, Pmd, PrivateCopies, Rights,
     WriteTracking,
@@ -25,15 +24,13 @@ impl AddressSpace for LinuxSpace {
             // Never one 2 MiB translation.
             return Pmd::Table;
         }
-        match held.state.runs.all(unit).as_slice() {
-            [Run { state: RunState::Trap, .. }] => Pmd::None,
-            [Run { state: RunState::Zero, .. }] if held.state.split.contains(&unit.start) => {
-                Pmd::Table
-            }
-            [Run { state: RunState::Zero, .. }] => Pmd::HugeReadOnly,
+        match held.state.runs.only_state_of(unit) {
+            Some(RunState::Trap) => Pmd::None,
+            Some(RunState::Zero) if held.state.split.contains(&unit.start) => Pmd::Table,
+            Some(RunState::Zero) => Pmd::HugeReadOnly,
             // Somebody has made it plain since the fault: there is nothing to do.
-            [Run { state: RunState::Plain, .. }] => Pmd::HugeWritable,
-            _ => Pmd::Table,
+            Some(RunState::Plain) => Pmd::HugeWritable,
+            None => Pmd::Table,
         }
     }
 
@@ -64,7 +61,7 @@ impl AddressSpace for LinuxSpace {
         let service = self.service();
         service.with_descriptors(|| {
             for piece in traps {
-                match window::open(service, &state.area, piece) {
+                match state.open_window(service, piece) {
                     Ok(()) => state.runs.set(piece, RunState::Zero),
                     // Nothing of the program's was there yet.
                     Err(_) => self.plain_now(state, piece),

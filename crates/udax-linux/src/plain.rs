@@ -48,7 +48,7 @@ pub(crate) fn map_keeping_copies(
     let (address, length_bytes) = area.span(range);
     // From here on nobody makes another copy, or changes one.
     service.protect(address, length_bytes, uffd::Protection::Stores)?;
-    let copies = pagemap::private_pages(service.table.pagemap, address, address + length_bytes)?;
+    let copies = pagemap::present_pages(service.table.pagemap, address, address + length_bytes)?;
     let outcome = if copies.is_empty() {
         map(service, area, file, range)
     } else {

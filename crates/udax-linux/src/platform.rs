@@ -3,6 +3,7 @@
 use crate::service::die;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 use udax_core::{Guarded, Parker, Platform, ShortLock};
 
 /// Takes a lock that no thread may have died with: what it guards may be half done, so the process must not go on.
@@ -13,6 +14,18 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Waits for a signal on `condition`, giving the lock up meanwhile.
 pub(crate) fn wait<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
     condition.wait(guard).unwrap_or_else(|_| die("a thread failed while it held a lock"))
+}
+
+/// The same for `time` at most.
+pub(crate) fn wait_for<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    time: Duration,
+) -> MutexGuard<'a, T> {
+    match condition.wait_timeout(guard, time) {
+        Ok((guard, _)) => guard,
+        Err(_) => die("a thread failed while it held a lock"),
+    }
 }
 
 /// The platform of a process on Linux: locks and sleeps that end in futexes.

@@ -195,7 +195,7 @@ fn try_scan() -> bool {
     };
     let page = crate::window::Scratch::new(0, crate::sys::mem::PAGE);
     let scanned = page.is_ok_and(|page| {
-        pagemap::private_pages(pagemap, page.address, page.address + page.length_bytes).is_ok()
+        pagemap::present_pages(pagemap, page.address, page.address + page.length_bytes).is_ok()
     });
     fd::close(pagemap);
     scanned

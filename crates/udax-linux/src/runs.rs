@@ -41,6 +41,20 @@ impl Runs {
         self.at(page).map_or(RunState::Plain, |run| run.state)
     }
 
+    /// The state of every page of `range`, if it is the same.
+    pub(crate) fn only_state_of(&self, range: PageRange) -> Option<RunState> {
+        let mut runs = self.in_range(range);
+        let Some(first) = runs.next() else { return Some(RunState::Plain) };
+        let mut pages = first.pages.len();
+        for run in runs {
+            if run.state != first.state {
+                return None;
+            }
+            pages += run.pages.len();
+        }
+        (pages == range.len()).then_some(first.state)
+    }
+
     /// The run that holds `page`, unless that is plain.
     pub(crate) fn at(&self, page: PageIndex) -> Option<Run> {
         let (start, (end, state)) = self.by_start.range(..=page.0).next_back()?;
@@ -191,6 +205,11 @@ mod tests {
             at = run.pages.end.0;
         }
         assert_eq!(at, PAGES, "seed {seed}");
+        for (start, states) in (0..).zip(model.windows(4)) {
+            let only = states.iter().all(|state| *state == states[0]).then_some(states[0]);
+            let found = runs.only_state_of(range(start, start + 4));
+            assert_eq!(found, only, "pages {start} to {}, seed {seed}", start + 4);
+        }
     }
 
     #[test]

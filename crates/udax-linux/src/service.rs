@@ -10,13 +10,16 @@
 //! All of them block every signal, except the two that the C library needs in every thread.
 
 use crate::call::{Job, Mailbox};
-use crate::lease::{LeaseId, Leases};
+use crate::events::{Access, Cause, FaultEvent, Handler};
+use crate::follow::Follower;
+use crate::lease::Leases;
 use crate::platform::lock;
 use crate::start;
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
+use crate::sys::fd::{self, Polled};
 use crate::sys::signal::{self, SignalsBlocked};
-use crate::sys::{fd, mem, uffd};
+use crate::sys::{mem, sched, uffd};
 use linux_raw_sys::general as k;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,48 +27,9 @@ use std::convert::Infallible;
 use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-
-/// What a thread wanted of a page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Access {
-    /// To load from it.
-    Read,
-    /// To store to it.
-    Write,
-}
-
-/// Why it could not have it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
-    /// Nothing is mapped there: a trap, or a piece of a zero window that the program emptied by MADV_DONTNEED.
-    Missing,
-    /// A store met write-protection.
-    WriteProtected,
-}
-
-/// A page fault; its thread waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FaultEvent {
-    /// The address of the page, a multiple of 4096.
-    pub address: usize,
-    /// What was wanted.
-    pub access: Access,
-    /// What was in the way.
-    pub cause: Cause,
-}
-
-/// What the service's threads call.
-pub trait Handler: Send + Sync + 'static {
-    /// A thread waits at a page. On `udax-fault`; whoever waits at that page tries again afterwards, whatever was done.
-    /// It must touch no memory that is served, and wait for no thread that may.
-    fn fault(&self, fault: FaultEvent);
-
-    /// Somebody opens or truncates the file, and waits in the kernel until the lease has been given back. On `udax-lease`; the
-    /// lease is given back afterwards if this did not do it. It must not wait for a thread that may sit in that very `open`.
-    fn lease_broken(&self, lease: LeaseId);
-}
+use std::time::Duration;
 
 /// Why the service could not be started. What it says includes what can be done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +142,8 @@ pub struct Service {
     to_mapper: Mailbox,
     to_caller: Mailbox,
     to_file: Mailbox,
+    /// The number of `udax-map`.
+    mapper: AtomicI32,
     /// Faults that were read and not yet handled.
     queue: Mutex<VecDeque<FaultEvent>>,
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
@@ -215,6 +181,7 @@ impl Service {
             to_mapper: Mailbox::new(),
             to_caller: Mailbox::new(),
             to_file: Mailbox::new(),
+            mapper: AtomicI32::new(0),
             queue: Mutex::new(VecDeque::new()),
             moving: Mutex::new(()),
             stats: Stats::default(),
@@ -264,6 +231,13 @@ impl Service {
     pub fn post_file_work(&self, work: impl FnOnce() + Send + 'static) {
         if !Self::is_forgotten() {
             self.to_file.post(Box::new(work));
+        }
+    }
+
+    /// The same after `delay`.
+    pub fn post_file_work_later(&self, delay: Duration, work: impl FnOnce() + Send + 'static) {
+        if !Self::is_forgotten() {
+            self.to_file.post_later(delay, Box::new(work));
         }
     }
 
@@ -330,7 +304,7 @@ impl Service {
         }));
         // The mremap waits until its event has been read: by this thread, or by `udax-fault` if that is another one.
         let mut queued = Ok(());
-        while !fd::poll_two(self.table.uffd, moved) {
+        while fd::poll_two(self.table.uffd, moved, None) != Polled::Second {
             queued = queued.and(self.queue_events());
         }
         fd::answer(moved);
@@ -367,13 +341,14 @@ impl Service {
     fn queue_events(&self) -> Result<(), Errno> {
         let mut queue = lock(&self.queue);
         let result = uffd::read(self.table.uffd, &mut |event| match event {
-            uffd::Event::Fault { address, flags } => {
+            uffd::Event::Fault { address, flags, thread } => {
                 let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
                 let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
                 queue.push_back(FaultEvent {
                     address: address & !(mem::PAGE - 1),
                     access: if stores { Access::Write } else { Access::Read },
                     cause: if protected { Cause::WriteProtected } else { Cause::Missing },
+                    thread,
                 });
             }
             uffd::Event::Other => {}
@@ -389,12 +364,19 @@ impl Service {
     }
 
     fn serve_faults(&self) -> Infallible {
+        sched::short_slices();
+        let mut follower = Follower::new(&self.mapper, &self.to_mapper);
         loop {
             while let Some(fault) = self.next_fault() {
                 self.serve(fault);
+                follower.beside(fault, || {
+                    uffd::wake(self.table.uffd, fault.address, mem::PAGE);
+                });
             }
-            if fd::poll_two(self.table.uffd, self.table.queued) {
-                fd::answer(self.table.queued);
+            match fd::poll_two(self.table.uffd, self.table.queued, follower.patience()) {
+                Polled::First => {}
+                Polled::Second => drop(fd::answer(self.table.queued)),
+                Polled::Nothing => follower.let_go(),
             }
             self.queue_events().expect("the userfaultfd can be read");
         }
@@ -404,7 +386,17 @@ impl Service {
         assert!(!self.fail_at_first_fault, "told to by UDAX_TEST_FAIL_FAULT_THREAD");
         add(&self.stats.faults, 1);
         self.handler.fault(fault);
-        uffd::wake(self.table.uffd, fault.address, mem::PAGE);
+    }
+
+    fn serve_moves(&self) -> Infallible {
+        sched::short_slices();
+        self.mapper.store(signal::thread_id(), Ordering::Relaxed);
+        serve(&self.to_mapper)
+    }
+
+    fn serve_calls(&self) -> Infallible {
+        sched::short_slices();
+        serve(&self.to_caller)
     }
 
     fn serve_leases(&self) -> Infallible {
@@ -427,8 +419,8 @@ impl Service {
         let outcome = catch_unwind(AssertUnwindSafe(|| match role {
             Role::Fault => self.serve_faults(),
             Role::Lease => self.serve_leases(),
-            Role::Map => serve(&self.to_mapper),
-            Role::Call => serve(&self.to_caller),
+            Role::Map => self.serve_moves(),
+            Role::Call => self.serve_calls(),
             Role::File => serve(&self.to_file),
         }));
         let Err(payload) = outcome;

@@ -11,26 +11,17 @@ use crate::file::FileHandle;
 use crate::plain;
 use crate::platform::lock;
 use crate::runs::{Run, RunState, Runs, stretches, together, units};
-use crate::service::{Access, Cause, FaultEvent, Service, die};
-use crate::stats::add;
+use crate::service::{Service, die};
 use crate::sys::errno::Errno;
+use crate::sys::mem;
 use crate::sys::signal::SignalsBlocked;
-use crate::sys::{fd, mem, pagemap, uffd};
-use crate::window::{self, Failure};
+use crate::window::{self, Failure, Prepared};
+use linux_raw_sys::general as k;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
-
-/// Whether [`LinuxSpace::serve_in_place`] was enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InPlace {
-    /// The thread can try again.
-    Served,
-    /// The engine has to decide what the page is to show.
-    NeedsEngine,
-}
 
 /// One VMA. It starts plain: the kernel's own mapping of the file must lie there already. Dropping it changes no memory.
 pub struct LinuxSpace {
@@ -46,6 +37,10 @@ pub(crate) struct State {
     pub(crate) split: BTreeSet<PageIndex>,
     /// Zeros that were made traps until all mappings of the file have given theirs up.
     held_back: Vec<PageRange>,
+    /// Some of it may be in VMAs of its own, for which scattered accesses are expected.
+    pub(crate) scattered: bool,
+    /// Zero pages for the rest of some 2 MiB, while a fault is served there.
+    pub(crate) prepared: Option<Prepared>,
     /// What the service's count includes for this space.
     counted: u64,
 }
@@ -73,8 +68,15 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state =
-            State { area, runs, split: BTreeSet::new(), held_back: Vec::new(), counted: 0 };
+        let mut state = State {
+            area,
+            runs,
+            split: BTreeSet::new(),
+            held_back: Vec::new(),
+            scattered: false,
+            prepared: None,
+            counted: 0,
+        };
         state.recount(file.service());
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
@@ -119,6 +121,27 @@ impl LinuxSpace {
         self.hold().state.runs.state_of(page)
     }
 
+    /// Gives up what was kept for more windows in the 2 MiB of the last one. To be called when a fault has been served, before the VMA can change.
+    pub fn end_of_fault(&self) {
+        drop(self.hold().state.prepared.take());
+    }
+
+    /// Whether all of `range` that is in this VMA is plain.
+    #[must_use]
+    pub fn is_plain(&self, range: PageRange) -> bool {
+        let held = self.hold();
+        let range = range.intersect(held.state.area.pages);
+        held.state.runs.in_range(range).all(|run| run.state == RunState::Plain)
+    }
+
+    /// The first trap in `range`.
+    #[must_use]
+    pub fn first_trap(&self, range: PageRange) -> Option<PageRange> {
+        let held = self.hold();
+        let mut runs = held.state.runs.in_range(range);
+        runs.find(|run| run.state == RunState::Trap).map(|run| run.pages)
+    }
+
     /// Lays a trap over the part of `range` that is in this VMA; it must be plain, and no other thread may use it yet. Pages
     /// behind the end of the file are to be left out: they have to stay plain, for the kernel's SIGBUS.
     ///
@@ -160,75 +183,14 @@ impl LinuxSpace {
         laid.map_err(Failure::errno)
     }
 
-    /// Serves what needs no engine: a page that has become plain meanwhile; a piece of a zero window that the program emptied
-    /// by MADV_DONTNEED; the first store to 2 MiB of a private zero window. On the fault thread.
-    #[must_use]
-    pub fn serve_in_place(&self, fault: FaultEvent) -> InPlace {
-        let mut held = self.hold();
-        let state = &mut *held.state;
-        let Some(page) = state.area.page_of(fault.address) else { return InPlace::Served };
-        let Some(run) = state.runs.at(page) else { return InPlace::Served };
-        match (run.state, state.area.sharing()) {
-            (RunState::Plain, _) => InPlace::Served,
-            (RunState::Trap, _) => InPlace::NeedsEngine,
-            (RunState::Zero, Sharing::Shared) if fault.access == Access::Write => {
-                InPlace::NeedsEngine
-            }
-            (RunState::Zero, Sharing::Shared) => {
-                self.repair(state, page, run);
-                InPlace::Served
-            }
-            (RunState::Zero, Sharing::Private) => {
-                self.serve_private(state, page, run, fault.cause);
-                InPlace::Served
-            }
-        }
-    }
-
-    /// A load found nothing in a shared window: makes the 2 MiB around it anew. What it replaces are zero pages at most.
-    fn repair(&self, state: &mut State, page: PageIndex, run: Run) {
-        let piece = PageRange::unit(page, Order::Pmd).intersect(run.pages);
-        let service = self.service();
-        add(&service.stats().repairs, 1);
-        let opened = service.with_descriptors(|| window::open(service, &state.area, piece));
-        if opened.is_err() {
-            self.plain_now(state, piece);
-        } else {
-            state.runs.set(piece, RunState::Zero);
-        }
-        state.recount(service);
-    }
-
-    /// A store or a load in a private window.
-    fn serve_private(&self, state: &mut State, page: PageIndex, run: Run, cause: Cause) {
-        let service = self.service();
-        let piece = PageRange::unit(page, Order::Pmd).intersect(run.pages);
-        let served = match cause {
-            // The kernel maps the zero page where nothing is, and makes its own copy of it at a store. It does not matter how
-            // far it comes: whoever finds nothing comes here.
-            Cause::Missing => {
-                add(&service.stats().repairs, 1);
-                let (address, length_bytes) = state.area.span(PageRange::between(page, piece.end));
-                service.with_descriptors(|| {
-                    match uffd::zero_pages(service.table.uffd, address, length_bytes) {
-                        // Another thread's store was first, or only a part could be done.
-                        Err(Errno::EXIST | Errno::AGAIN) => Ok(()),
-                        answer => answer,
-                    }
-                })
-            }
-            Cause::WriteProtected => {
-                service.with_descriptors(|| open_to_stores(service, &state.area, page, piece))
-            }
-        };
-        if served.is_err() {
-            self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Zero]);
-        }
-    }
-
-    /// Makes all of it plain; the private copies stay. Ends the process if the kernel refuses even that.
+    /// Makes all of it plain, and one VMA again where nothing else keeps it apart; the private copies stay. Ends the process if the kernel refuses even that.
     pub fn plain_all(&self) {
-        self.plain(PageRange::from(PageIndex(0)));
+        let all = PageRange::from(PageIndex(0));
+        self.plain(all);
+        let scattered = std::mem::take(&mut self.hold().state.scattered);
+        if scattered {
+            self.advise_plain(all, k::MADV_NORMAL);
+        }
     }
 
     /// Makes the part of `range` that is in this VMA plain; the private copies stay. As [`plain_all`](Self::plain_all).
@@ -367,7 +329,10 @@ impl LinuxSpace {
         let runs = state.runs.split_off(page);
         state.area = lower;
         state.recount(file.service());
-        Self::with_runs(upper, file, runs)
+        let scattered = state.scattered;
+        let mut other = Self::with_runs(upper, file, runs);
+        other.state.get_mut().unwrap_or_else(PoisonError::into_inner).scattered = scattered;
+        other
     }
 
     /// [`split_at`](Self::split_at) for who owns the space.
@@ -419,50 +384,6 @@ impl LinuxSpace {
         state.recount(self.service());
         Ok(answer)
     }
-
-    /// The private pages where no page but the zero page may be: in trap and zero runs of a shared VMA. There must be none; one
-    /// found holds stores that have not reached the file.
-    ///
-    /// # Errors
-    /// As the PAGEMAP_SCAN request.
-    pub fn audit(&self) -> Result<Vec<PageRange>, Errno> {
-        let held = self.hold();
-        let state = &*held.state;
-        if state.area.sharing() == Sharing::Private {
-            return Ok(Vec::new());
-        }
-        let service = self.service();
-        service.with_descriptors(|| {
-            let mut found = Vec::new();
-            for run in stretches(&state.runs, state.area.pages, &[RunState::Trap, RunState::Zero]) {
-                let (address, length_bytes) = state.area.span(run.pages);
-                let end = address + length_bytes;
-                let pages = pagemap::private_pages(service.table.pagemap, address, end)?;
-                found.extend(pages.iter().map(|(start, end)| {
-                    let first = run.pages.start.plus(((start - address) / mem::PAGE) as u64);
-                    PageRange::new(first, ((end - start) / mem::PAGE) as u64)
-                }));
-            }
-            Ok(found)
-        })
-    }
-
-    /// The bytes of a page, read through /proc/self/mem, so that the program's rights do not matter.
-    ///
-    /// # Errors
-    /// [`Errno::IO`] if the page cannot be had; [`Errno::INVAL`] if it is not of this VMA.
-    pub fn page_bytes(&self, page: PageIndex) -> Result<Box<[u8; 4096]>, Errno> {
-        let area = self.area();
-        if !area.pages.contains(page) {
-            return Err(Errno::INVAL);
-        }
-        let at = area.address_of(page) as u64;
-        let mut bytes = Box::new([0; mem::PAGE]);
-        let service = self.service();
-        let length = service
-            .with_descriptors(|| fd::read_at(service.table.memory, bytes.as_mut_slice(), at))?;
-        if length == mem::PAGE { Ok(bytes) } else { Err(Errno::IO) }
-    }
 }
 
 impl Drop for LinuxSpace {
@@ -473,6 +394,30 @@ impl Drop for LinuxSpace {
 }
 
 impl State {
+    /// Puts a window over `piece`, a trap. On a service thread.
+    pub(crate) fn open_window(
+        &mut self,
+        service: &Service,
+        piece: PageRange,
+    ) -> Result<(), Failure> {
+        let unit = PageRange::unit(piece.start, Order::Pmd);
+        if self.prepared.as_ref().is_none_or(|prepared| prepared.unit() != unit) {
+            self.prepared = None;
+            let traps = self.runs.in_range(unit).filter(|run| run.state == RunState::Trap).count();
+            let is_huge = self.area.pages.covers(unit)
+                && self.area.address_of(unit.start).is_multiple_of(mem::HUGE);
+            if traps < 2 || !is_huge || !unit.covers(piece) || !service.huge_zero_pages {
+                return window::open(service, &self.area, piece);
+            }
+            let prepared = Prepared::new(service, &self.area, unit).map_err(Failure::Before)?;
+            self.prepared = Some(prepared);
+        }
+        match &mut self.prepared {
+            Some(prepared) => prepared.open(service, &self.area, piece),
+            None => window::open(service, &self.area, piece),
+        }
+    }
+
     /// Tells the service how many runs there are now.
     pub(crate) fn recount(&mut self, service: &Service) {
         let count = self.runs.count();
@@ -480,21 +425,4 @@ impl State {
         service.runs.fetch_sub(self.counted, Ordering::Relaxed);
         self.counted = count;
     }
-}
-
-/// Lets stores through in `piece` of a private window.
-///
-/// A store to an unprotected 2 MiB zero page gets 2 MiB of real memory from the kernel. Unprotecting one page of it makes the
-/// kernel split it first, and then each store gets 4 KiB.
-fn open_to_stores(
-    service: &Service,
-    area: &VmaArea,
-    page: PageIndex,
-    piece: PageRange,
-) -> Result<(), Errno> {
-    for range in [PageRange::new(page, 1), piece] {
-        let (address, length_bytes) = area.span(range);
-        service.protect(address, length_bytes, uffd::Protection::Nothing)?;
-    }
-    Ok(())
 }

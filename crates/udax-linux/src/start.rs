@@ -1,6 +1,7 @@
 //! Starting a service: the private descriptor table, what goes into it, and the threads.
 
-use crate::service::{Handler, Role, Service, StartError, Table};
+use crate::events::Handler;
+use crate::service::{Role, Service, StartError, Table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
 use crate::sys::{fd, uffd};
@@ -97,7 +98,10 @@ fn open_uffd() -> Result<i32, StartError> {
         errno,
         advice: advice(errno, device),
     })?;
-    uffd::handshake(uffd, uffd::WANTED).map_err(|_| StartError::Features {
+    // A refused handshake leaves nothing behind: the descriptor may be asked again.
+    let agreed = uffd::handshake(uffd, uffd::WANTED | uffd::USEFUL)
+        .or_else(|_| uffd::handshake(uffd, uffd::WANTED));
+    agreed.map_err(|_| StartError::Features {
         missing: "remap events or write protection",
         release: fd::read_text(c"/proc/sys/kernel/osrelease").unwrap_or_default(),
     })?;

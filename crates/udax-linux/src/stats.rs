@@ -47,6 +47,12 @@ counters! {
     moves,
 }
 
+/// System calls that this process has made for udax and that change memory, or ask about it or about a file. Calls that only wait are not counted.
+#[must_use]
+pub fn calls_made() -> u64 {
+    crate::sys::calls_made()
+}
+
 /// Adds to a counter.
 pub(crate) fn add(counter: &AtomicU64, count: u64) {
     counter.fetch_add(count, Ordering::Relaxed);

@@ -136,6 +136,67 @@ pub(crate) fn open(service: &Service, area: &VmaArea, range: PageRange) -> Resul
     unsafe { scratch.move_over(service, address) }
 }
 
+/// Zero pages for all of 2 MiB, elsewhere, from which pieces are moved into place: where the 2 MiB are holes in part, one of these is cheaper than a window made
+/// for each piece. Dropping unmaps what is left.
+pub(crate) struct Prepared {
+    unit: PageRange,
+    base: usize,
+    /// Addresses and lengths of what is left.
+    parts: Vec<(usize, usize)>,
+}
+
+impl Prepared {
+    /// For the 2 MiB that lie at `unit` of `area`, all of it inside. On a service thread.
+    pub(crate) fn new(service: &Service, area: &VmaArea, unit: PageRange) -> Result<Self, Errno> {
+        let (address, length_bytes) = area.span(unit);
+        let scratch = prepare(service, area, address, length_bytes)?;
+        let made = Self {
+            unit,
+            base: scratch.address,
+            parts: vec![(scratch.address, scratch.length_bytes)],
+        };
+        // What it had belongs to the parts now.
+        std::mem::forget(scratch);
+        Ok(made)
+    }
+
+    /// The 2 MiB it is for.
+    pub(crate) const fn unit(&self) -> PageRange {
+        self.unit
+    }
+
+    /// Puts its pages over `piece`, at once for every other thread. On a service thread.
+    pub(crate) fn open(
+        &mut self,
+        service: &Service,
+        area: &VmaArea,
+        piece: PageRange,
+    ) -> Result<(), Failure> {
+        let (to, length_bytes) = area.span(piece);
+        let from = self.base + (to - area.span(self.unit).0);
+        let end = from + length_bytes;
+        let holds = |&(start, length): &(usize, usize)| start <= from && end <= start + length;
+        let found = self.parts.iter().position(holds).ok_or(Failure::Before(Errno::INVAL))?;
+        let (start, length) = self.parts.swap_remove(found);
+        for (start, end) in [(start, from), (end, start + length)] {
+            if start < end {
+                self.parts.push((start, end - start));
+            }
+        }
+        let piece = Scratch { address: from, length_bytes };
+        // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
+        unsafe { piece.move_over(service, to) }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        for &(address, length_bytes) in &self.parts {
+            drop(Scratch { address, length_bytes });
+        }
+    }
+}
+
 /// A window for `target`, elsewhere.
 fn prepare(
     service: &Service,

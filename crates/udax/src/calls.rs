@@ -1,6 +1,7 @@
 //! Calls that change a file without a store, and what has to happen before them.
 
 use crate::in_flight::Writing;
+use crate::regions::Region;
 use crate::runtime::{Files, Runtime};
 use udax_core::PageRange;
 use udax_linux::SignalsBlocked;
@@ -135,9 +136,12 @@ impl Runtime {
         }
         let _signals = SignalsBlocked::new();
         let regions = self.state.regions();
-        self.audit(regions.over(&addresses));
+        let pages_of = |region: &Region| crate::regions::pages_within(region.area(), &addresses);
+        // The look costs a way to another thread, so only where something could be swallowed.
+        let shows_zeros = |region: &&Region| region.vma.space.shows_zeros(pages_of(region));
+        self.audit(regions.over(&addresses).filter(shows_zeros));
         for region in regions.over(&addresses) {
-            let pages = crate::regions::pages_within(region.area(), &addresses);
+            let pages = pages_of(region);
             // An error can only be the account's: the kernel's call makes it durable, and reports.
             let _ = region.file.mapping.writeback(pages);
         }

@@ -30,7 +30,9 @@ mod window;
 
 mod audit;
 mod calls;
+mod faults;
 mod fork;
+mod give_back;
 mod runtime;
 
 pub mod program;
@@ -40,6 +42,7 @@ mod trace;
 mod advice;
 mod file;
 mod mmap;
+mod opened;
 mod process;
 mod report;
 mod shared_map;

@@ -209,6 +209,7 @@ impl Inner {
         let (start, length) = self.pages_of(offset, length)?;
         let Some(mapped) = &self.mapped else { return Ok(()) };
         let begin = mapped.address() + start;
+        let _syncing = runtime().state.while_syncing();
         runtime().account_for_sync(begin..begin + length);
         mapped.msync(start, length, flags).map_err(|errno| {
             let cause = io::Error::from(errno);

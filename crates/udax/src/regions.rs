@@ -16,7 +16,8 @@ use udax_linux::{LinuxSpace, VmaArea};
 pub(crate) struct Region {
     pub(crate) file: Arc<ServedFile>,
     pub(crate) vma: Arc<Vma>,
-    pub(crate) window: Window,
+    pub(crate) loads: Window,
+    pub(crate) stores: Window,
 }
 
 impl Region {
@@ -32,7 +33,7 @@ impl Region {
             space,
         });
         file.mapping.attach(Arc::clone(&vma));
-        Self { file: Arc::clone(file), vma, window: Window::default() }
+        Self { file: Arc::clone(file), vma, loads: Window::default(), stores: Window::default() }
     }
 
     pub(crate) fn area(&self) -> VmaArea {

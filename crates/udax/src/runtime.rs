@@ -4,19 +4,19 @@
 //! signals blocked.
 
 use crate::eligible::Refusal;
+use crate::faults::SURVEY_LOOKUPS;
 use crate::regions::{Region, Regions};
 use crate::served::{FileKey, Proof, ServedFile};
 use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
-use std::time::Duration;
-use udax_core::{Dax, Fault, PAGE_BYTES, PMD_PAGES, PageIndex, PageRange, Tracer};
+use udax_core::{Dax, PAGE_BYTES, PageIndex, PageRange, Tracer};
 use udax_linux::{
-    Access, Cause, FaultEvent, FileHandle, Handler, InPlace, LeaseId, LinuxSpace, RunState,
-    Service, Sharing, SignalsBlocked, StartError, VmaArea,
+    Errno, FaultEvent, FileHandle, Handler, LeaseId, LinuxSpace, Service, Sharing, SignalsBlocked,
+    StartError, VmaArea,
 };
 
 /// What the table of files holds.
@@ -46,6 +46,14 @@ impl Files {
 pub(crate) struct State {
     files: Mutex<Files>,
     regions: RwLock<Regions>,
+    /// Held exclusively while opened storage is given back, and never waited for by who does that; shared by syncs.
+    pub(crate) giving_back: RwLock<()>,
+    /// For statistics.
+    pub(crate) given_back_pages: AtomicU64,
+    /// Nothing is given back: for tests that count.
+    pub(crate) keeps_open: bool,
+    /// For jobs that outlive a call.
+    pub(crate) own: Weak<State>,
     pub(crate) dax: Arc<Dax<HostWorld>>,
     /// How many files are served: a look at it is all that most calls need.
     pub(crate) serving: AtomicUsize,
@@ -137,22 +145,7 @@ impl State {
 
 impl Handler for State {
     fn fault(&self, event: FaultEvent) {
-        let regions = self.regions();
-        // None: the program has unmapped it meanwhile. The retry gets the kernel's own answer.
-        let Some(region) = regions.at(event.address) else { return };
-        region.file.count_fault();
-        let space = &region.vma.space;
-        if space.serve_in_place(event) == InPlace::Served {
-            region.file.settle_overflow();
-            return;
-        }
-        let Some(index) = space.area().page_of(event.address) else { return };
-        if region.file.handle.service().runs() > RUN_LIMIT {
-            make_plain(region, region.vma.pages);
-            return;
-        }
-        survey_for(region, index);
-        serve(region, index, event);
+        self.serve_fault(event);
     }
 
     fn lease_broken(&self, lease: LeaseId) {
@@ -164,69 +157,13 @@ impl Handler for State {
     }
 }
 
-/// The walk of a fault through the engine. Whatever it comes to, the access can be tried again afterwards.
-fn serve(region: &Region, index: PageIndex, event: FaultEvent) {
-    let vma = &*region.vma;
-    // A private store makes its copy in the kernel, once the page shows what the file has.
-    let access = match (event.access, vma.sharing) {
-        (Access::Write, udax_core::Sharing::Shared) => udax_core::Access::Write,
-        (Access::Read, _) | (Access::Write, udax_core::Sharing::Private) => udax_core::Access::Read,
-    };
-    let ahead = match access {
-        // The rest of a 2 MiB that can only be had in 4 KiB units comes along.
-        udax_core::Access::Read => region.window.ahead(index) + PMD_PAGES - 1,
-        udax_core::Access::Write => 0,
-    };
-    let translation_present = event.cause == Cause::WriteProtected;
-    let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
-    let outcome = region.file.mapping.fault(&fault);
-    let served = match vma.space.state_of(index) {
-        RunState::Plain => true,
-        RunState::Zero => access == udax_core::Access::Read,
-        RunState::Trap => false,
-    };
-    if outcome.is_error() || !served {
-        // Always right: the kernel then maps the page, or gives its own SIGBUS. And an end: the access cannot come here again.
-        make_plain(region, PageRange::new(index, 1));
-    }
-    region.file.settle_overflow();
-}
-
-/// The plain mapping goes in for the units of `range` in one region, and the zeros there out of all others.
-fn make_plain(region: &Region, range: PageRange) {
-    let units = crate::served::whole_units(range);
-    region.file.host.assign(units);
-    region.file.mapping.invalidate(units);
-    region.vma.space.plain(units);
-}
-
-/// Runs that a process may have before VMAs go plain as a whole. Each costs up to two mappings of the kernel's, of which a
-/// process may have 65,530 by default.
-const RUN_LIMIT: u64 = 20_000;
-/// How long a fault waits to learn of holes. Longer only if the file's own lock is held by a write that waits for this very fault.
-const SURVEY_PATIENCE: Duration = Duration::from_millis(20);
-/// How far a survey for a fault looks: 1 GiB.
-const SURVEY_PAGES: u64 = 1 << 18;
-/// Look-ups of one survey, about a millisecond of them: mapping a file must not cost a walk over its extents.
-const SURVEY_LOOKUPS: u32 = 2048;
-
-/// Learns where holes are from `index` on, if that is not known. Seeking takes the file's lock in the kernel, so another thread does
-/// it; if it does not come back in time, the page counts as storage, which is right for every page.
-fn survey_for(region: &Region, index: PageIndex) {
-    if region.file.host.knows(index) {
-        return;
-    }
-    let (host, (told, heard)) = (region.file.host.clone(), mpsc::channel());
-    region.file.handle.service().post_file_work(move || {
-        let _ = host.survey_within(PageRange::new(index, SURVEY_PAGES), SURVEY_LOOKUPS);
-        let _ = told.send(());
-    });
-    let _ = heard.recv_timeout(SURVEY_PATIENCE);
-}
-
 impl Runtime {
     pub(crate) fn new(tracer: Option<Arc<dyn Tracer>>) -> Self {
-        let state = Arc::new(State {
+        let state = Arc::new_cyclic(|own| State {
+            own: Weak::clone(own),
+            giving_back: RwLock::default(),
+            given_back_pages: AtomicU64::new(0),
+            keeps_open: std::env::var_os("UDAX_TEST_KEEP_OPEN").is_some_and(|value| value == "1"),
             files: Mutex::default(),
             regions: RwLock::default(),
             dax: Dax::new(tracer),
@@ -324,7 +261,7 @@ impl Runtime {
         for pages in
             crate::descriptors::mapped_shared(service, key.ino, &(area.address()..area.end()))
         {
-            file.host.assign(crate::served::whole_units(pages));
+            file.host.keep(crate::served::whole_units(pages));
         }
         Ok(file)
     }
@@ -334,7 +271,7 @@ impl Runtime {
         let size = file.handle.size().map_err(Refusal::Descriptor)?;
         let in_file = PageRange::between(PageIndex(0), PageIndex(size.div_ceil(PAGE_BYTES)));
         // What lies past the end is plain: SIGBUS is the kernel's to give, and what comes to be there is stored unseen.
-        file.host.assign(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
+        file.host.keep(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
         let below_end = area.pages().intersect(in_file);
         let survey =
             file.handle.service().with_files(|| file.host.survey_within(below_end, SURVEY_LOOKUPS));
@@ -346,14 +283,29 @@ impl Runtime {
         let space = LinuxSpace::new(area, Arc::clone(&file.handle));
         let mut regions = self.state.regions_mut();
         let region = Region::attach(file, space);
-        let laid = region.vma.space.lay_traps(below_end);
-        if let Err(errno) = laid {
+        if let Err(errno) = lay_around_data(&region, below_end) {
+            region.vma.space.plain_all();
             region.detach();
             return Err(Refusal::NoTraps(errno));
         }
         regions.insert(region);
         Ok(())
     }
+}
+
+/// Pieces of data that are left out when traps are laid; what comes behind is covered too, and costs a fault at its first touch.
+const PIECES_LEFT_OUT: usize = 256;
+
+/// Lays traps over `range`, but for the data that is known: that may be touched without a fault of ours.
+fn lay_around_data(region: &Region, range: PageRange) -> Result<(), Errno> {
+    let mut rest = range;
+    for _ in 0..PIECES_LEFT_OUT {
+        let Some(data) = region.file.host.assign_data(rest) else { break };
+        region.file.take_zeros_off(data);
+        region.vma.space.lay_traps(PageRange::between(rest.start, data.start))?;
+        rest.start = data.end.min(rest.end);
+    }
+    region.vma.space.lay_traps(rest)
 }
 
 /// What the user promised about a file.

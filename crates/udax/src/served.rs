@@ -1,9 +1,10 @@
 //! A file that is served: its descriptors, its place in the engine, and the proof that its holes may be shown as zeros.
 
+use crate::opened::Opened;
 use crate::world::{HandleIo, HostWorld, Mapping};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use udax_core::{Dax, Inode, Order, PageIndex, PageRange};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use udax_core::{Dax, Inode, Order, PAGE_BYTES, PageIndex, PageRange};
 use udax_host::{HostFile, HostKind};
 use udax_linux::{FileHandle, FileInfo, Lease, LeaseId};
 
@@ -39,6 +40,7 @@ pub(crate) struct ServedFile {
     proof: Mutex<Option<Proof>>,
     /// Held over "assign, then take the zeros away", so that a second writer does not go on between the two.
     assigning: Mutex<()>,
+    opened: Mutex<Opened>,
     /// User-space faults taken, for statistics.
     pub(crate) faults: AtomicU64,
 }
@@ -64,8 +66,14 @@ impl ServedFile {
             mapping,
             proof: Mutex::new(Some(proof)),
             assigning: Mutex::new(()),
+            opened: Mutex::default(),
             faults: AtomicU64::new(0),
         })
+    }
+
+    /// Where its last page ends, now; 0 if that cannot be told.
+    pub(crate) fn pages(&self) -> PageIndex {
+        PageIndex(self.handle.size().unwrap_or(0).div_ceil(PAGE_BYTES))
     }
 
     pub(crate) fn count_fault(&self) {
@@ -80,6 +88,16 @@ impl ServedFile {
     pub(crate) fn holds_lease(&self, lease: LeaseId) -> bool {
         let proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
         matches!(&*proof, Some(Proof::Lease(held)) if held.id() == lease)
+    }
+
+    /// Whether holes of it may be shown as zeros.
+    pub(crate) fn is_proved(&self) -> bool {
+        self.proof.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// What stores have opened in it and is watched. Held for a moment, and nothing is taken meanwhile but the lock of a space.
+    pub(crate) fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn proof_name(&self) -> &'static str {
@@ -97,8 +115,8 @@ impl ServedFile {
         let range = whole_units(range);
         let _assigning = self.assigning.lock().unwrap_or_else(PoisonError::into_inner);
         // Also where nothing is known yet: a survey that looks before the bytes arrive would learn a hole.
-        if !self.host.is_assigned(range) {
-            self.host.assign(range);
+        if !self.host.is_kept(range) {
+            self.host.keep(range);
         }
         // Whoever assigned has finished: a fault assigns before it takes the zeros away. A fault that asked before is seen by its entry.
         if !self.mapping.may_show_zeros(range) {
@@ -108,11 +126,22 @@ impl ServedFile {
         self.settle_overflow();
     }
 
+    /// `range`, which is assigned, is about to be mapped natively without a fault: no mapping shows zeros of it when this returns. There are none as a rule.
+    pub(crate) fn take_zeros_off(&self, range: PageRange) {
+        if self.mapping.may_show_zeros(range) {
+            // Whole units, as the entries of zeros may stick out, and all that becomes plain has to be assigned.
+            let units = whole_units(range);
+            self.host.assign(units);
+            self.mapping.revoke_zeros(units);
+        }
+    }
+
     /// Where the kernel refused to map a part, and a mapping became plain as a whole: all of that counts as storage from here on.
     pub(crate) fn settle_overflow(&self) {
         for vma in self.mapping.vmas().iter().filter(|vma| vma.space.take_overflow()) {
-            self.host.assign(vma.pages);
-            self.mapping.invalidate(vma.pages);
+            let units = whole_units(vma.pages);
+            self.host.keep(units);
+            self.mapping.invalidate(units);
             vma.space.plain_all();
         }
     }

@@ -34,6 +34,7 @@ impl SharedMap {
         start + self.inner.skipped..start + self.inner.skipped + self.inner.length
     }
 
+    #[inline]
     fn check(&self, at: usize, length: usize) {
         let end = at.checked_add(length);
         assert!(end.is_some_and(|end| end <= self.inner.length), "out of the mapping's bounds");
@@ -43,6 +44,7 @@ impl SharedMap {
     ///
     /// # Panics
     /// If the bytes are not all in the mapping.
+    #[inline]
     pub fn load(&self, at: usize, into: &mut [u8]) {
         self.check(at, into.len());
         if let Some(mapped) = &self.inner.mapped {
@@ -54,6 +56,7 @@ impl SharedMap {
     ///
     /// # Panics
     /// If the bytes are not all in the mapping.
+    #[inline]
     pub fn store(&self, at: usize, from: &[u8]) {
         self.check(at, from.len());
         if let Some(mapped) = &self.inner.mapped {

@@ -17,6 +17,8 @@ pub struct Statistics {
     pub passed_through: Vec<PassedThrough>,
     /// Faults that came to user space.
     pub faults: u64,
+    /// System calls made for them, and for mapping and unmapping; without those that only wait.
+    pub calls: u64,
     /// Zero windows opened.
     pub windows_opened: u64,
     /// Pages in them.
@@ -29,6 +31,8 @@ pub struct Statistics {
     pub lease_breaks: u64,
     /// Windows that the program had emptied, made anew.
     pub repairs: u64,
+    /// Pages that stores had opened beyond what they touched, and that are holes like any other again.
+    pub given_back_pages: u64,
     /// Stores that had missed the file and were saved. Anything but 0 is a bug, or somebody's doing outside.
     pub rescued_pages: u64,
 }
@@ -82,12 +86,14 @@ impl Statistics {
         if let Some(service) = runtime.running() {
             let counts = service.stats().snapshot();
             all.faults = counts.faults;
+            all.calls = udax_linux::calls_made();
             all.windows_opened = counts.windows_opened;
             all.window_pages = counts.window_pages;
             all.plain_installs = counts.plain_installs;
             all.plain_pages = counts.plain_pages;
             all.lease_breaks = counts.lease_breaks;
             all.repairs = counts.repairs;
+            all.given_back_pages = runtime.state.given_back_pages.load(Ordering::Relaxed);
         }
         let files = runtime.state.files();
         let regions = runtime.state.regions();

@@ -1,49 +1,141 @@
-//! How far ahead of a fault to map: the window grows while faults come in order, and shrinks when they do not.
+//! How far ahead of a fault to map: a window grows while faults come in order, and shrinks when they do not.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use udax_core::{PMD_PAGES, PageIndex};
+use udax_core::{PMD_PAGES, PageIndex, PageRange};
 
 /// 256 MiB: beyond it a fault more or less is lost in the cost of the pages themselves.
 const LARGEST_PAGES: u64 = 128 * PMD_PAGES;
-/// By how much the window grows with each fault that comes in order.
+/// By how much a window grows with each fault that comes in order.
 const GROWTH: u64 = 4;
+/// So many first stores here and there open what they need and no more; those that follow open four times as much each time. A few stores shall leave
+/// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
+const SCATTERED: u64 = 4;
 
-/// The window of one region. Only the fault thread uses it; the atomics are there so that it may be shared.
+/// After so many windows that cover less than so small a part of the VMA, loads are sparse.
+const SPARSE_FAULTS: u64 = 1000;
+const SPARSE_PART: u64 = 256;
+/// Storage that is had at once for who fills a file from one end to the other: a quarter of what was filled, 8 MiB at most. It may be more than is
+/// stored to in the end.
+const FILLED_PART: u64 = 4;
+const FILLED_PAGES: u64 = 4 * PMD_PAGES;
+
+/// Why more is opened than was stored to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Nobody knows whether stores will come there.
+    Guess,
+    /// Stores come in order.
+    InOrder,
+    /// They leave no page out.
+    Filling,
+}
+
+/// The window of one region, for loads or for stores. Only the fault thread makes it grow.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
     /// The page at which the next fault comes if accesses go upwards.
     expected: AtomicU64,
-    /// Pages to map at the last fault.
+    /// Where the stores began that came in order up to here.
+    begun: AtomicU64,
+    /// Pages mapped at the last fault.
     pages: AtomicU64,
+    /// Faults since the window was new.
+    faults: AtomicU64,
+    /// Pages mapped since.
+    mapped: AtomicU64,
 }
 
 impl Window {
-    /// How many pages behind the 2 MiB of `index` to map as well.
-    pub(crate) fn ahead(&self, index: PageIndex) -> u64 {
-        let unit = index.0 - index.colour();
-        let in_order = self.expected.load(Ordering::Relaxed) == unit && unit != 0;
-        let pages = if in_order {
-            (self.pages.load(Ordering::Relaxed) * GROWTH).clamp(PMD_PAGES, LARGEST_PAGES)
-        } else {
-            PMD_PAGES
-        };
-        self.pages.store(pages, Ordering::Relaxed);
-        self.expected.store(unit + pages, Ordering::Relaxed);
-        pages - PMD_PAGES
+    /// A load met a hole: how many pages behind the 2 MiB of `index` to map as well.
+    pub(crate) fn ahead_of_load(&self, index: PageIndex) -> u64 {
+        let start = PageIndex(index.0 - index.colour());
+        let unit = PageRange::new(start, PMD_PAGES);
+        let grown = if self.comes_in_order(unit) { GROWTH } else { 0 };
+        let ahead = self.advance(unit, grown);
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.mapped.fetch_add(unit.len() + ahead, Ordering::Relaxed);
+        ahead
     }
+
+    /// Whether loads in a VMA of `pages` are so far apart that a window of zeros serves but one of them. It then costs as much memory as the page
+    /// that it spares (a page table goes with it), and a fault in user space.
+    pub(crate) fn are_sparse(&self, pages: PageRange) -> bool {
+        let mapped = self.mapped.load(Ordering::Relaxed);
+        self.faults.load(Ordering::Relaxed) >= SPARSE_FAULTS && mapped < pages.len() / SPARSE_PART
+    }
+
+    /// The first store to `unit`: what to open to stores, which has that in it; all that is not behind it is a guess. `was_filled` tells whether every page
+    /// before it was stored to.
+    pub(crate) fn around_store(
+        &self,
+        unit: PageRange,
+        was_filled: impl FnOnce() -> bool,
+    ) -> (PageRange, Reason) {
+        let in_order = self.comes_in_order(unit);
+        let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED;
+        if !in_order {
+            self.begun.store(unit.start.0, Ordering::Relaxed);
+            let ahead = self.advance(unit, if scattered { 0 } else { GROWTH });
+            return (self.block_of(unit, ahead), Reason::Guess);
+        }
+        if !was_filled() {
+            return (reach(unit, self.advance(unit, GROWTH)), Reason::InOrder);
+        }
+        let filled = unit.start.0 - self.begun.load(Ordering::Relaxed);
+        let units = (filled / FILLED_PART).min(FILLED_PAGES) / PMD_PAGES;
+        self.pages.store(units * PMD_PAGES, Ordering::Relaxed);
+        let reason = if units > 0 { Reason::Filling } else { Reason::InOrder };
+        (reach(unit, self.advance(unit, 1)), reason)
+    }
+
+    /// Stores here and there come before it as well as behind: a block that begins at a multiple of its size. What follows it would be in order.
+    fn block_of(&self, unit: PageRange, ahead: u64) -> PageRange {
+        let size = (unit.len() + ahead).next_power_of_two();
+        let start = PageIndex(unit.start.0 / size * size);
+        let block = PageRange::between(start, reach(unit, 0).end.max(start.plus(size)));
+        self.expected.store(block.end.0, Ordering::Relaxed);
+        block
+    }
+
+    /// What was opened was not used: begins anew.
+    pub(crate) fn shrink(&self) {
+        self.pages.store(0, Ordering::Relaxed);
+        self.faults.store(0, Ordering::Relaxed);
+    }
+
+    fn comes_in_order(&self, unit: PageRange) -> bool {
+        unit.start.0 != 0 && self.expected.load(Ordering::Relaxed) == unit.start.0
+    }
+
+    fn advance(&self, unit: PageRange, growth: u64) -> u64 {
+        let last = self.pages.load(Ordering::Relaxed);
+        let pages = (last * growth).clamp(unit.len(), LARGEST_PAGES.max(unit.len()));
+        self.pages.store(pages, Ordering::Relaxed);
+        self.expected.store(unit.start.0 + pages, Ordering::Relaxed);
+        pages - unit.len()
+    }
+}
+
+/// `unit` and so many pages behind it.
+fn reach(unit: PageRange, ahead: u64) -> PageRange {
+    PageRange::between(unit.start, unit.end.plus(ahead))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn unit(number: u64) -> PageRange {
+        PageRange::new(PageIndex(number * PMD_PAGES), PMD_PAGES)
+    }
+
     #[test]
-    fn faults_in_order_grow_the_window_and_a_jump_shrinks_it() {
+    fn loads_in_order_grow_the_window_and_a_jump_shrinks_it() {
         let window = Window::default();
-        assert_eq!(window.ahead(PageIndex(0)), 0);
-        assert_eq!(window.ahead(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
-        assert_eq!(window.ahead(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
-        assert_eq!(window.ahead(PageIndex(1_000_000)), 0);
+        assert_eq!(window.ahead_of_load(PageIndex(0)), 0);
+        assert_eq!(window.ahead_of_load(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
+        assert_eq!(window.ahead_of_load(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
+        assert_eq!(window.ahead_of_load(PageIndex(1_000_000)), 0);
     }
 
     #[test]
@@ -52,10 +144,77 @@ mod tests {
         let mut next = 0;
         let mut largest = 0;
         for _ in 0..12 {
-            let ahead = window.ahead(PageIndex(next));
+            let ahead = window.ahead_of_load(PageIndex(next));
             largest = largest.max(ahead);
             next += PMD_PAGES + ahead;
         }
         assert_eq!(largest, LARGEST_PAGES - PMD_PAGES);
+    }
+
+    #[test]
+    fn a_thousand_windows_in_a_small_part_of_a_vma_are_sparse() {
+        let (large, small) =
+            (PageRange::new(PageIndex(0), 1 << 32), PageRange::new(PageIndex(0), 1 << 26));
+        let window = Window::default();
+        for load in 1..SPARSE_FAULTS {
+            window.ahead_of_load(PageIndex(load << 18));
+            assert!(!window.are_sparse(large));
+        }
+        window.ahead_of_load(PageIndex(SPARSE_FAULTS << 18));
+        assert!(window.are_sparse(large) && !window.are_sparse(small));
+    }
+
+    fn units(first: u64, count: u64) -> PageRange {
+        PageRange::new(PageIndex(first * PMD_PAGES), count * PMD_PAGES)
+    }
+
+    #[test]
+    fn scattered_stores_open_their_units_until_there_are_many() {
+        let window = Window::default();
+        let guess = |start| window.around_store(unit(start), || panic!("not in order"));
+        for store in 0..SCATTERED {
+            let start = store * 7 % 100;
+            assert_eq!(guess(start), (unit(start), Reason::Guess));
+        }
+        assert_eq!(guess(302), (units(300, 4), Reason::Guess));
+        assert_eq!(guess(207), (units(192, 16), Reason::Guess));
+        window.shrink();
+        assert_eq!(guess(500), (unit(500), Reason::Guess));
+    }
+
+    #[test]
+    fn what_follows_a_guess_comes_in_order() {
+        let window = Window::default();
+        for store in 0..SCATTERED {
+            window.around_store(unit(store * 7 % 100), || panic!("not in order"));
+        }
+        window.around_store(unit(302), || panic!("not in order"));
+        assert_eq!(window.around_store(unit(304), || false), (units(304, 16), Reason::InOrder));
+    }
+
+    #[test]
+    fn stores_in_order_are_no_guess_and_open_the_less_the_more_they_fill() {
+        let window = Window::default();
+        let store = |start, filled| window.around_store(unit(start), || filled);
+        assert_eq!(store(100, false), (units(100, 1), Reason::Guess));
+        assert_eq!(store(101, false), (units(101, 4), Reason::InOrder));
+        assert_eq!(store(105, false), (units(105, 16), Reason::InOrder));
+        assert_eq!(store(121, true), (units(121, 4), Reason::Filling));
+        assert_eq!(store(125, true), (units(125, 4), Reason::Filling));
+    }
+
+    #[test]
+    fn of_storage_no_more_than_a_quarter_of_what_was_filled_is_had_ahead() {
+        let window = Window::default();
+        let store = |start| window.around_store(unit(start), || true);
+        for start in 0..4 {
+            let (opened, reason) = store(start);
+            assert_eq!(opened, unit(start));
+            assert!(matches!(reason, Reason::Guess | Reason::InOrder));
+        }
+        for start in 4..8 {
+            assert_eq!(store(start), (unit(start), Reason::Filling));
+        }
+        assert_eq!(store(8), (units(8, 2), Reason::Filling));
     }
 }

@@ -129,13 +129,24 @@ impl World {
     fn check_view(&self, view: &View, cell: usize) {
         let mut bytes = [0; CELL];
         view.map.load(cell * CELL - view.offset, &mut bytes);
-        let page = cell * CELL / PAGE;
-        assert!(
-            bytes == filled(self.wanted(cell)),
-            "seed {}: cell {cell} (page {page}) shows {:?}, not {:?}; {:?}",
+        let wanted = filled(self.wanted(cell));
+        if bytes == wanted {
+            return;
+        }
+        // What somebody needs to know who looks for the reason: is it there by now, is it in the file, and what is left of the file's service.
+        let wrong = bytes.iter().zip(wanted).filter(|(shown, wanted)| **shown != *wanted).count();
+        let (mut again, mut in_file) = ([0; CELL], [0; CELL]);
+        view.map.load(cell * CELL - view.offset, &mut again);
+        let read = self.file.read_at(&mut in_file, (cell * CELL) as u64);
+        panic!(
+            "seed {}: cell {cell} (page {}) shows {:?}, not {:?}: {wrong} bytes are wrong; \
+             again: {}, in the file: {}; {:?}",
             self.seed,
+            cell * CELL / PAGE,
             &bytes[..4],
-            self.wanted(cell).to_le_bytes(),
+            &wanted[..4],
+            again == wanted,
+            read.is_ok() && in_file == wanted,
             view.map.report().plain_because
         );
     }

@@ -10,6 +10,15 @@ use udax::program::{NativeCalls, Program, Settings, WriteAt};
 const UNIT: usize = 2 << 20;
 const READ_WRITE: i32 = 3;
 const SHARED: i32 = 1;
+const MAY_MOVE: i32 = 1;
+
+fn sparse(directory: &std::path::Path) -> std::fs::File {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).open(directory.join("sparse"));
+    let file = file.expect("the file can be made");
+    file.set_len(8 * UNIT as u64).expect("a length");
+    file
+}
 
 /// Of what no mapping has shown yet nothing is known: a look at it sees no data until the write has got there.
 #[test]
@@ -18,10 +27,7 @@ fn a_write_under_way_is_not_taken_for_a_hole() {
         return;
     }
     let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
-    let mut options = std::fs::OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).open(dir.path().join("sparse"));
-    let file = file.expect("the file can be made");
-    file.set_len(8 * UNIT as u64).expect("a length");
+    let file = sparse(dir.path());
     // SAFETY: the calls below map a file of this test's own where the kernel chooses, and unmap nothing.
     let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
     let map = |first: usize| {
@@ -42,4 +48,30 @@ fn a_write_under_way_is_not_taken_for_a_hole() {
     file.write_all_at(&vec![7; UNIT], offset).expect("written");
     drop(call);
     assert_eq!(byte_at(other), 7);
+}
+
+/// A mapping that is moved or resized shows its file natively, up to the middle of 2 MiB. The zeros that others show go as a whole: stores through those come
+/// without a fault from then on, behind its end as well.
+#[test]
+fn zeros_that_go_beside_a_mapping_that_is_resized_hide_no_store() {
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    // SAFETY: the calls below map a file of this test's own where the kernel chooses, and move nothing that is used by its old address.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let map =
+        |length| program.mmap(0, length, READ_WRITE, SHARED, file.as_raw_fd(), 0).expect("mapped");
+    let length = 2 * UNIT + UNIT / 2;
+    let (stores, loads, resized) = (map(8 * UNIT), map(8 * UNIT), map(length));
+    let at = |map: usize, offset: usize| std::ptr::with_exposed_provenance_mut::<u8>(map + offset);
+    let behind = 2 * UNIT + UNIT / 4 * 3;
+    // SAFETY: in a mapping that stays.
+    assert_eq!(unsafe { at(stores, behind).read_volatile() }, 0);
+    program.mremap(resized, length, UNIT, MAY_MOVE, 0).expect("resized");
+    // SAFETY: in a mapping that stays, and no reference into it exists.
+    unsafe { at(stores, behind).write_volatile(7) };
+    // SAFETY: in a mapping that stays.
+    assert_eq!(unsafe { at(loads, behind).read_volatile() }, 7, "an old zero");
 }

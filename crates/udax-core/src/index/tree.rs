@@ -306,11 +306,31 @@ impl Index {
     /// If no entry of that order starts there.
     #[doc(alias = "__xa_store")]
     pub(crate) fn replace(&mut self, start: PageIndex, entry: Entry) -> Entry {
-        let old = self.get(start).expect("there is an entry to replace");
-        assert!(old.start == start, "an entry is replaced by its own start");
-        assert!(old.entry.order() == entry.order(), "replacing keeps the order");
-        self.place(start.0, entry);
-        old.entry
+        let is_within = self.height > 0 && start.0 <= last_index(self.height);
+        assert!(is_within, "there is an entry to replace");
+        let mut slot = &mut self.root;
+        let mut level = self.height;
+        loop {
+            level -= 1;
+            let here = slot_of(start.0, level);
+            slot = match slot {
+                Slot::Leaf(leaf) => {
+                    assert!(entry.order() == Order::Pte, "replacing keeps the order");
+                    let old = leaf[0].slots[here].replace(entry);
+                    return old.expect("there is an entry to replace");
+                }
+                Slot::Inner(inner) => {
+                    if let Slot::Entry(old) = inner[0].slots[here] {
+                        assert!(start == start.align_down(Order::Pmd), "by its own start");
+                        assert!(entry.order() == Order::Pmd, "replacing keeps the order");
+                        inner[0].slots[here..here + PMD_SLOTS].fill_with(|| Slot::Entry(entry));
+                        return old;
+                    }
+                    &mut inner[0].slots[here]
+                }
+                Slot::Empty | Slot::Entry(_) => panic!("there is an entry to replace"),
+            };
+        }
     }
 
     /// Removes the entry that covers `index`, all of it, with its marks. Nodes that it leaves empty go, but until the next

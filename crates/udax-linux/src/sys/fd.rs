@@ -6,6 +6,7 @@ use super::{bits, to_int, to_usize};
 use core::ffi::CStr;
 use linux_raw_sys::general as k;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 /// A call whose arguments are all numbers, and which changes no memory.
 fn numbers(number: u32, arguments: [usize; 6]) -> Result<usize, Errno> {
@@ -162,14 +163,34 @@ pub(crate) fn answer(counter: RawFd) -> bool {
     read(counter, &mut [0; 8]).is_ok()
 }
 
-/// Sleeps until one of the two can be read; whether the second can.
-pub(crate) fn poll_two(first: RawFd, second: RawFd) -> bool {
+/// What ended a sleep in [`poll_two`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Polled {
+    /// The first can be read, or a signal came.
+    First,
+    /// The second can be read, perhaps the first too.
+    Second,
+    /// The time was over.
+    Nothing,
+}
+
+/// Sleeps until one of the two can be read, for `at_most` if that is given.
+pub(crate) fn poll_two(first: RawFd, second: RawFd, at_most: Option<Duration>) -> Polled {
     const READABLE: i16 = 1;
     let mut polled = [first, second].map(|fd| k::pollfd { fd, events: READABLE, revents: 0 });
-    let arguments = [polled.as_mut_ptr() as usize, 2, 0, 0, 0, 0];
-    // SAFETY: the pointer is to two entries, borrowed for the call; a null timeout and a null mask are allowed.
+    let mut timeout = at_most.map(|time| k::__kernel_timespec {
+        tv_sec: time.as_secs().cast_signed(),
+        tv_nsec: i64::from(time.subsec_nanos()),
+    });
+    let timeout_at = timeout.as_mut().map_or(0, |timeout| std::ptr::from_mut(timeout) as usize);
+    let arguments = [polled.as_mut_ptr() as usize, 2, timeout_at, 0, 0, 0];
+    // SAFETY: the pointers are to two entries and to a time or null, borrowed for the call; a null mask is allowed.
     let ready = unsafe { syscall(k::__NR_ppoll, arguments) };
-    ready.is_ok() && polled[1].revents != 0
+    match ready {
+        Ok(0) => Polled::Nothing,
+        Ok(_) if polled[1].revents != 0 => Polled::Second,
+        Ok(_) | Err(_) => Polled::First,
+    }
 }
 
 /// A descriptor for this process.

@@ -6,6 +6,8 @@ pub(crate) mod fd;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 mod raw;
+pub(crate) use raw::calls_made;
+pub(crate) mod sched;
 pub(crate) mod signal;
 pub(crate) mod uffd;
 

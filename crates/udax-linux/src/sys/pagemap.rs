@@ -11,8 +11,9 @@ const PAGEMAP_SCAN: u32 = (3 << 30) | (ARGUMENT_BYTES << 16) | ((b'f' as u32) <<
 const ARGUMENT_BYTES: u32 = 96;
 const _: () = assert!(size_of::<k::pm_scan_arg>() == ARGUMENT_BYTES as usize);
 
-/// The runs of pages of `start..end` (addresses) that are in memory or swapped out and are not the zero page, in order.
-pub(crate) fn private_pages(
+/// The runs of pages of `start..end` (addresses) that are in memory or swapped out and are not the zero page, in order: in anonymous memory the
+/// private copies, in the mapping of a file those that were touched.
+pub(crate) fn present_pages(
     pagemap: RawFd,
     start: usize,
     end: usize,

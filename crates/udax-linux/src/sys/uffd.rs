@@ -13,6 +13,9 @@ const NEW_FROM_DEVICE: u32 = 0xAA00;
 pub(crate) const WANTED: u64 =
     (k::UFFD_FEATURE_EVENT_REMAP | k::UFFD_FEATURE_PAGEFAULT_FLAG_WP) as u64;
 
+/// What is asked for where it is to be had: the number of the thread that faults.
+pub(crate) const USEFUL: u64 = k::UFFD_FEATURE_THREAD_ID as u64;
+
 /// `UFFDIO_WRITEPROTECT_MODE_WP`.
 const MODE_WP: u64 = 1;
 
@@ -108,8 +111,8 @@ pub(crate) fn wake(uffd: RawFd, address: usize, length_bytes: usize) {
 /// What a message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A thread waits: the address, and flags UFFD_PAGEFAULT_FLAG_*.
-    Fault { address: usize, flags: u64 },
+    /// A thread waits: the address, flags UFFD_PAGEFAULT_FLAG_*, and its number or 0.
+    Fault { address: usize, flags: u64, thread: i32 },
     /// Anything else; reading it is all that it needs.
     Other,
 }
@@ -127,7 +130,8 @@ pub(crate) fn read(uffd: RawFd, each: &mut impl FnMut(Event)) -> Result<(), Errn
 }
 
 fn parse(message: &[u8]) -> Event {
-    // The layout is that of `struct uffd_msg`: the event in byte 0, the fault's flags at 8, its address at 16.
+    // The layout is that of `struct uffd_msg`: the event in byte 0, the fault's flags at 8, its address at 16,
+    // the thread's number at 24.
     let word = |at: usize| {
         message
             .get(at..at + 8)
@@ -135,7 +139,8 @@ fn parse(message: &[u8]) -> Event {
             .map_or(0, u64::from_ne_bytes)
     };
     if u32::from(message[0]) == k::UFFD_EVENT_PAGEFAULT {
-        Event::Fault { address: to_usize(word(16)), flags: word(8) }
+        let thread = i32::try_from(word(24) & u64::from(u32::MAX)).unwrap_or(0);
+        Event::Fault { address: to_usize(word(16)), flags: word(8), thread }
     } else {
         Event::Other
     }

@@ -3,6 +3,7 @@
 use super::Program;
 use crate::eligible::PROT_EXEC;
 use crate::regions::Region;
+use crate::served::whole_units;
 use std::ops::Range;
 use udax_core::{PAGE_BYTES, PMD_BYTES, PageIndex, PageRange, Sharing as EngineSharing};
 use udax_linux::{AccessMode, Errno, Prot, RunState, Sharing, SignalsBlocked};
@@ -304,13 +305,15 @@ impl Program {
         for addresses in &whole {
             for region in regions.carve(addresses) {
                 self.runtime.audit(std::iter::once(&region));
-                region.file.host.assign(region.vma.pages);
-                region.file.mapping.invalidate(region.vma.pages);
+                let shown = whole_units(region.vma.pages);
+                region.file.host.keep(shown);
+                region.file.mapping.invalidate(shown);
                 region.vma.space.plain_all();
                 // Where it grows it shows more of the file, natively.
                 if let Some(first) = region.area().page_of(old.max(addresses.start)) {
                     let grown = PageRange::new(first, page_up(new_length) as u64 / PAGE_BYTES);
-                    region.file.host.assign(grown);
+                    let grown = whole_units(grown);
+                    region.file.host.keep(grown);
                     region.file.mapping.invalidate(grown);
                 }
                 end(region);
@@ -408,6 +411,7 @@ impl Program {
     /// # Errors
     /// The kernel's own.
     pub fn msync(&self, address: usize, length: usize, flags: i32) -> Result<(), Errno> {
+        let _syncing = self.runtime.state.while_syncing();
         self.runtime.account_for_sync(address..address.saturating_add(page_up(length)));
         self.native.msync(address, length, flags)
     }

@@ -1,0 +1,106 @@
+//! Faults that are served without the engine: nothing of the file is asked or changed by them.
+
+use crate::area::{Sharing, VmaArea};
+use crate::events::{Access, Cause, FaultEvent};
+use crate::runs::{Run, RunState};
+use crate::service::Service;
+use crate::space::{LinuxSpace, State};
+use crate::stats::add;
+use crate::sys::errno::Errno;
+use crate::sys::uffd;
+use crate::window;
+use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
+
+/// Whether [`LinuxSpace::serve_in_place`] was enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InPlace {
+    /// The thread can try again.
+    Served,
+    /// The engine has to decide what the page is to show.
+    NeedsEngine,
+}
+
+impl LinuxSpace {
+    /// Serves what needs no engine: a page that has become plain meanwhile; a piece of a zero window that the program emptied
+    /// by MADV_DONTNEED; the first store to 2 MiB of a private zero window. On the fault thread.
+    #[must_use]
+    pub fn serve_in_place(&self, fault: FaultEvent) -> InPlace {
+        let mut held = self.hold();
+        let state = &mut *held.state;
+        let Some(page) = state.area.page_of(fault.address) else { return InPlace::Served };
+        let Some(run) = state.runs.at(page) else { return InPlace::Served };
+        match (run.state, state.area.sharing()) {
+            (RunState::Plain, _) => InPlace::Served,
+            (RunState::Trap, _) => InPlace::NeedsEngine,
+            (RunState::Zero, Sharing::Shared) if fault.access == Access::Write => {
+                InPlace::NeedsEngine
+            }
+            (RunState::Zero, Sharing::Shared) => {
+                self.repair(state, page, run);
+                InPlace::Served
+            }
+            (RunState::Zero, Sharing::Private) => {
+                self.serve_private(state, page, run, fault.cause);
+                InPlace::Served
+            }
+        }
+    }
+
+    /// A load found nothing in a shared window: makes the 2 MiB around it anew. What it replaces are zero pages at most.
+    fn repair(&self, state: &mut State, page: PageIndex, run: Run) {
+        let piece = PageRange::unit(page, Order::Pmd).intersect(run.pages);
+        let service = self.service();
+        add(&service.stats().repairs, 1);
+        let opened = service.with_descriptors(|| window::open(service, &state.area, piece));
+        if opened.is_err() {
+            self.plain_now(state, piece);
+        } else {
+            state.runs.set(piece, RunState::Zero);
+        }
+        state.recount(service);
+    }
+
+    /// A store or a load in a private window.
+    fn serve_private(&self, state: &mut State, page: PageIndex, run: Run, cause: Cause) {
+        let service = self.service();
+        let piece = PageRange::unit(page, Order::Pmd).intersect(run.pages);
+        let served = match cause {
+            // The kernel maps the zero page where nothing is, and makes its own copy of it at a store. It does not matter how
+            // far it comes: whoever finds nothing comes here.
+            Cause::Missing => {
+                add(&service.stats().repairs, 1);
+                let (address, length_bytes) = state.area.span(PageRange::between(page, piece.end));
+                service.with_descriptors(|| {
+                    match uffd::zero_pages(service.table.uffd, address, length_bytes) {
+                        // Another thread's store was first, or only a part could be done.
+                        Err(Errno::EXIST | Errno::AGAIN) => Ok(()),
+                        answer => answer,
+                    }
+                })
+            }
+            Cause::WriteProtected => {
+                service.with_descriptors(|| open_to_stores(service, &state.area, page, piece))
+            }
+        };
+        if served.is_err() {
+            self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Zero]);
+        }
+    }
+}
+
+/// Lets stores through in `piece` of a private window.
+///
+/// A store to an unprotected 2 MiB zero page gets 2 MiB of real memory from the kernel. Unprotecting one page of it makes the
+/// kernel split it first, and then each store gets 4 KiB.
+fn open_to_stores(
+    service: &Service,
+    area: &VmaArea,
+    page: PageIndex,
+    piece: PageRange,
+) -> Result<(), Errno> {
+    for range in [PageRange::new(page, 1), piece] {
+        let (address, length_bytes) = area.span(range);
+        service.protect(address, length_bytes, uffd::Protection::Nothing)?;
+    }
+    Ok(())
+}
