@@ -1,5 +1,6 @@
 //! `udax bench`: udax beside the program's own mmap(2) and beside the floor, by turns.
 
+mod engine;
 mod goal;
 mod pattern;
 mod plot;
@@ -14,6 +15,7 @@ use crate::place::Place;
 use crate::progress::Progress;
 use crate::size;
 use anyhow::{Context, bail};
+use engine::Part;
 use pattern::Pattern;
 use report::Row;
 use sample::Sample;
@@ -72,6 +74,8 @@ struct Bench {
     size_bytes: u64,
     runs: u32,
     rows: Vec<Row>,
+    /// And why.
+    not_measured: Vec<(Pattern, &'static str)>,
     holds: bool,
 }
 
@@ -89,8 +93,12 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<Verdict> {
     let size_bytes = place.size_that_fits(args.size)?;
     let patterns = if args.patterns.is_empty() { Pattern::all() } else { &args.patterns };
     let progress = Progress::new(patterns.len() as u64 * u64::from(args.runs));
-    let mut rows = Vec::new();
+    let (mut rows, mut not_measured) = (Vec::new(), Vec::new());
     for &pattern in patterns {
+        if let Some(why) = pattern.part().and_then(Part::missing) {
+            not_measured.push((pattern, why));
+            continue;
+        }
         let samples = by_turns(pattern, &place, size_bytes, args.runs, &progress)?;
         rows.push(Row::new(pattern, place.kind(), samples));
     }
@@ -102,6 +110,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<Verdict> {
         runs: args.runs,
         holds: rows.iter().all(Row::holds),
         rows,
+        not_measured,
     };
     if let Some(path) = &args.svg {
         let title = format!(
@@ -129,6 +138,7 @@ fn by_turns(
     progress: &Progress,
 ) -> anyhow::Result<Vec<(Way, Sample)>> {
     let mut samples = Vec::new();
+    let runs = if pattern.part().is_some_and(Part::is_exact) { 1 } else { runs };
     for run in 0..runs {
         progress.step(pattern.name());
         for way in Way::ALL {

@@ -181,3 +181,45 @@ fn bench_says_what_is_wrong_with_its_arguments() {
         assert!(stderr(&found).contains(says), "{arguments:?}: {}", stderr(&found));
     }
 }
+
+/// What the ratios of a benchmark follow from: how many faults come to user space, how many VMAs are left, and how many system calls were made. Exactly these, on a file of 64 MiB on tmpfs, when
+/// nothing is given back meanwhile (which depends on time).
+#[test]
+fn each_pattern_takes_so_many_faults_and_system_calls_and_leaves_so_many_vmas() {
+    if udax_linux::probe().usable().is_err() {
+        eprintln!("SKIPPED: faults cannot be served here");
+        return;
+    }
+    let expected = [
+        // Windows of 2, 8, 32 and the other 22 MiB; each is a VMA, made elsewhere and moved.
+        ("read-hole", 4, 3, 64),
+        ("scan-hole", 4, 3, 64),
+        // Eight times 2 MiB, until a quarter of what was filled is as much; then more each time.
+        ("write-sequential", 16, 0, 123),
+        // 2, 8, 32 and the other 22 MiB.
+        ("write-strided", 4, 0, 29),
+        // Four times 2 MiB, then the 8 or 32 MiB around the store, until all is open.
+        ("write-random", 7, 0, 47),
+        ("mixed", 7, 0, 47),
+        // And 50 times msync(2).
+        ("sync-random", 7, 0, 97),
+        // What has data is the kernel's from the start.
+        ("rewrite", 0, 0, 0),
+        ("read-random", 0, 0, 0),
+        // mmap(2), munmap(2), and three to find that there is nothing to serve; 10,000 times.
+        ("map-small", 0, 0, 50_000),
+    ];
+    for (pattern, faults, vmas, calls) in expected {
+        let task = serde_json::json!({
+            "pattern": pattern, "way": "udax", "directory": "/dev/shm", "size_bytes": 64 << 20, "seed": 1,
+        });
+        let output = Command::new(env!("CARGO_BIN_EXE_udax"))
+            .args(["bench", "--task", &task.to_string()])
+            .env("UDAX_TEST_KEEP_OPEN", "1")
+            .output()
+            .expect("udax can be started");
+        let found = json(&output);
+        let counts = ["user_space_faults", "vmas", "calls"].map(|count| found[count].as_u64());
+        assert_eq!(counts, [Some(faults), Some(vmas), Some(calls)], "{pattern}");
+    }
+}

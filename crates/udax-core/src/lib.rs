@@ -33,6 +33,10 @@ mod reflink;
 mod remove;
 mod writeback;
 
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
+
 pub use collapse::{Collapsed, NotCollapsed};
 pub use entry::{Entry, FRAME_LIMIT, Kind};
 pub use error::{InstallError, IoError, IoErrorKind};

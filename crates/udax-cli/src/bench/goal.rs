@@ -18,6 +18,8 @@ pub(crate) enum Quantity {
     Typical,
     /// The 99.9th percentile of single accesses.
     Tail,
+    /// Instructions of one operation.
+    Instructions,
 }
 
 impl Quantity {
@@ -32,6 +34,7 @@ impl Quantity {
             Self::Storage => number(sample.storage_bytes),
             Self::Typical => number(sample.percentile(500)),
             Self::Tail => number(sample.percentile(999)),
+            Self::Instructions => number(sample.instructions),
         }
     }
 
@@ -43,6 +46,7 @@ impl Quantity {
             Self::Storage => "storage",
             Self::Typical => "p50",
             Self::Tail => "p99.9",
+            Self::Instructions => "instructions",
         }
     }
 }
@@ -51,7 +55,7 @@ impl Quantity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Against {
-    /// The program's own mmap(2).
+    /// The program's own mmap(2); for the engine alone, what does the same work elsewhere.
     Plain,
     /// What the kernel could do at best.
     Floor,
@@ -65,19 +69,34 @@ pub(crate) enum Where {
     Disk,
 }
 
-/// A ratio to reach.
+/// How much is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AtMost {
+    /// The median of the ratios.
+    Ratio(f64),
+    /// The median of udax's own values.
+    Value(f64),
+}
+
+/// What is to be reached.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Goal {
     pub(crate) quantity: Quantity,
     pub(crate) against: Against,
-    /// The median of the ratios is to be no larger.
-    pub(crate) at_most: f64,
+    pub(crate) at_most: AtMost,
     place: Where,
 }
 
 impl Goal {
     pub(super) fn new(quantity: Quantity, against: Against, at_most: f64) -> Self {
-        Self { quantity, against, at_most, place: Where::Everywhere }
+        Self { quantity, against, at_most: AtMost::Ratio(at_most), place: Where::Everywhere }
+    }
+
+    /// Of udax's own; the other is shown beside it.
+    pub(super) fn value(quantity: Quantity, at_most: f64) -> Self {
+        let at_most = AtMost::Value(at_most);
+        Self { quantity, against: Against::Plain, at_most, place: Where::Everywhere }
     }
 
     pub(super) fn only(self, place: Where) -> Self {

@@ -1,5 +1,6 @@
 //! What is measured: patterns of access, and what each is to reach.
 
+use super::engine::{self, Part};
 use super::goal::{Against, Goal, Quantity, Where};
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,18 @@ pub(crate) enum Pattern {
     StormTogether,
     /// One store to a hole that is served in user space, a thousand times; for the others any first store.
     StoreLatency,
+    /// The engine alone: take the lock of one of a million entries and give it back, twenty million times; beside a parking_lot mutex.
+    EngineLock,
+    /// The engine alone: look a million entries up in random order, four times; beside a BTreeMap.
+    EngineLookupRandom,
+    /// The same in order.
+    EngineLookupInOrder,
+    /// The engine alone: the memory of a million entries side by side.
+    EngineMemory,
+    /// The engine alone: the instructions of a load from a hole, on page tables that cost nothing; beside Linux's own, whose page tables do.
+    EngineHoleFault,
+    /// The same of a first store to a hole.
+    EngineWriteFault,
 }
 
 impl Pattern {
@@ -58,13 +71,44 @@ impl Pattern {
 
     /// Whether there is a floor to compare with.
     pub(crate) const fn has_floor(self) -> bool {
-        !matches!(self, Self::SyncRandom | Self::StormTogether)
+        self.part().is_none() && !matches!(self, Self::SyncRandom | Self::StormTogether)
+    }
+
+    /// The part of the engine that it is about, if it is about the engine alone.
+    pub(crate) const fn part(self) -> Option<Part> {
+        Some(match self {
+            Self::EngineLock => Part::Lock,
+            Self::EngineLookupRandom => Part::LookupRandom,
+            Self::EngineLookupInOrder => Part::LookupInOrder,
+            Self::EngineMemory => Part::Memory,
+            Self::EngineHoleFault => Part::HoleFault,
+            Self::EngineWriteFault => Part::WriteFault,
+            Self::ReadHole
+            | Self::ScanHole
+            | Self::WriteSequential
+            | Self::WriteStrided
+            | Self::WriteRandom
+            | Self::Mixed
+            | Self::Rewrite
+            | Self::ReadRandom
+            | Self::SyncRandom
+            | Self::SparseTouch
+            | Self::MapSmall
+            | Self::StormApart
+            | Self::StormTogether
+            | Self::StoreLatency => return None,
+        })
+    }
+
+    /// With what udax is compared.
+    pub(crate) fn other(self) -> &'static str {
+        self.part().map_or("plain", Part::peer)
     }
 
     /// What it is to reach.
     pub(crate) fn goals(self) -> Vec<Goal> {
         use Against::{Floor, Plain};
-        use Quantity::{Memory, Storage, Tail, Time, Typical};
+        use Quantity::{Instructions, Memory, Storage, Tail, Time, Typical};
         let goal = Goal::new;
         match self {
             Self::ReadHole => vec![
@@ -95,6 +139,13 @@ impl Pattern {
             Self::StormApart => vec![goal(Time, Floor, 2.0 / 1.7)],
             Self::StormTogether => vec![],
             Self::StoreLatency => vec![goal(Typical, Plain, 4.0), goal(Tail, Plain, 20.0)],
+            Self::EngineLock => vec![goal(Time, Plain, 3.0)],
+            Self::EngineLookupRandom | Self::EngineLookupInOrder => {
+                vec![goal(Time, Plain, 1.0 / 3.0)]
+            }
+            Self::EngineMemory => vec![Goal::value(Memory, 12.0 * engine::ENTRIES as f64)],
+            Self::EngineHoleFault => vec![Goal::value(Instructions, 1500.0)],
+            Self::EngineWriteFault => vec![Goal::value(Instructions, 2500.0)],
         }
     }
 }

@@ -36,7 +36,7 @@ impl Axis {
     fn of(comparisons: &[(String, &Comparison)]) -> Self {
         let (mut from, mut to) = (LEAST.0, LEAST.1);
         for (_, comparison) in comparisons {
-            for &ratio in comparison.ratios.iter().chain(&comparison.goal) {
+            for &ratio in comparison.ratios.iter().chain(&comparison.goal_ratio()) {
                 while ratio < 10_f64.powi(from) && from > -9 {
                     from -= 1;
                 }
@@ -95,7 +95,7 @@ fn svg(rows: &[Row], title: &str) -> String {
 
 fn label(row: &Row, comparison: &Comparison) -> String {
     let against = match comparison.against {
-        Against::Plain => "plain",
+        Against::Plain => row.pattern.other(),
         Against::Floor => "floor",
     };
     format!("{}: {} / {against}", row.pattern.name(), comparison.quantity.name())
@@ -118,7 +118,7 @@ fn line(out: &mut String, axis: &Axis, y: f64, label: &str, comparison: &Compari
         y - 8.0,
         y + 8.0
     );
-    if let Some(goal) = comparison.goal {
+    if let Some(goal) = comparison.goal_ratio() {
         let (x, top) = (axis.x(goal), y - 10.0);
         let _ = writeln!(out, "<path d=\"M{:.1} {top:.1} h8 l-4 7 z\" fill=\"#447\"/>", x - 4.0);
     }
@@ -130,7 +130,7 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::goal::Quantity;
+    use super::super::goal::{AtMost, Quantity};
     use super::super::pattern::Pattern;
     use super::super::sample::Spread;
     use super::*;
@@ -144,7 +144,7 @@ mod tests {
             other: 1.0,
             ratios: ratios.to_vec(),
             ratio,
-            goal,
+            goal: goal.map(AtMost::Ratio),
             holds: goal.is_none_or(|goal| ratio.median <= goal),
         };
         Row { pattern: Pattern::ReadHole, comparisons: vec![comparison], samples: Vec::new() }

@@ -1,7 +1,7 @@
 //! What a benchmark came to, as a table.
 
 use super::Bench;
-use super::goal::{Against, Goal, Quantity};
+use super::goal::{Against, AtMost, Goal, Quantity};
 use super::pattern::Pattern;
 use super::sample::{Sample, Spread};
 use super::way::Way;
@@ -30,7 +30,7 @@ pub(crate) struct Comparison {
     /// Of each turn, in order.
     pub(crate) ratios: Vec<f64>,
     pub(crate) ratio: Spread,
-    pub(crate) goal: Option<f64>,
+    pub(crate) goal: Option<AtMost>,
     pub(crate) holds: bool,
 }
 
@@ -54,11 +54,21 @@ impl Row {
     }
 }
 
+impl Comparison {
+    /// The goal as a ratio to the other.
+    pub(super) fn goal_ratio(&self) -> Option<f64> {
+        Some(match self.goal? {
+            AtMost::Ratio(at_most) => at_most,
+            AtMost::Value(at_most) => at_most / self.other.max(1.0),
+        })
+    }
+}
+
 fn compare(
     samples: &[(Way, Sample)],
     quantity: Quantity,
     against: Against,
-    goal: Option<f64>,
+    goal: Option<AtMost>,
 ) -> Comparison {
     let of = |wanted: Way| -> Vec<f64> {
         let own = samples.iter().filter(|(way, _)| *way == wanted);
@@ -72,12 +82,16 @@ fn compare(
     // What took nothing counts as one byte, or one nanosecond.
     let ratios: Vec<f64> = udax.iter().zip(&other).map(|(a, b)| a.max(1.0) / b.max(1.0)).collect();
     let ratio = Spread::of(&ratios);
+    let udax = Spread::of(&udax).median;
     Comparison {
         quantity,
         against,
-        udax: Spread::of(&udax).median,
+        udax,
         other: Spread::of(&other).median,
-        holds: goal.is_none_or(|goal| ratio.median <= goal),
+        holds: goal.is_none_or(|goal| match goal {
+            AtMost::Ratio(at_most) => ratio.median <= at_most,
+            AtMost::Value(at_most) => udax <= at_most,
+        }),
         ratios,
         ratio,
         goal,
@@ -93,16 +107,19 @@ pub(super) fn text(bench: &Bench) -> String {
     for row in &bench.rows {
         for (number, comparison) in row.comparisons.iter().enumerate() {
             let name = if number == 0 { row.pattern.name() } else { String::new() };
-            rows.add_row(cells(name, comparison));
+            rows.add_row(cells(name, row.pattern.other(), comparison));
         }
     }
     let mut text = String::new();
     let missed = bench.rows.iter().flat_map(|row| &row.comparisons).filter(|c| !c.holds).count();
-    let verdict = match missed {
+    let mut verdict = match missed {
         0 => "All goals hold.".to_owned(),
         1 => "One goal does not hold.".to_owned(),
         many => format!("{many} goals do not hold."),
     };
+    for (pattern, why) in &bench.not_measured {
+        let _ = writeln!(verdict, "\n{} is not measured: {why}.", pattern.name());
+    }
     let _ = writeln!(
         text,
         "{} on {}, {}, medians of {} runs by turns\n\n{rows}\n\n{verdict}",
@@ -114,20 +131,23 @@ pub(super) fn text(bench: &Bench) -> String {
     text
 }
 
-fn cells(name: String, comparison: &Comparison) -> [String; 9] {
+fn cells(name: String, other_name: &str, comparison: &Comparison) -> [String; 9] {
     let Comparison { quantity, against, udax, other, ratio, goal, holds, .. } = comparison;
     [
         name,
         quantity.name().to_owned(),
         value(*quantity, *udax),
         match against {
-            Against::Plain => "plain".to_owned(),
+            Against::Plain => other_name.to_owned(),
             Against::Floor => "floor".to_owned(),
         },
         value(*quantity, *other),
         number(ratio.median),
         format!("{}..{}", number(ratio.lower_quartile), number(ratio.upper_quartile)),
-        goal.map_or_else(String::new, number),
+        goal.map_or_else(String::new, |goal| match goal {
+            AtMost::Ratio(at_most) => number(at_most),
+            AtMost::Value(at_most) => value(*quantity, at_most),
+        }),
         match goal {
             Some(_) if *holds => "holds".to_owned(),
             Some(_) => "MISSED".to_owned(),
@@ -156,6 +176,7 @@ fn value(quantity: Quantity, value: f64) -> String {
             let bytes = value as u64;
             human(bytes)
         }
+        Quantity::Instructions => format!("{value:.0}"),
         Quantity::Time | Quantity::Typical | Quantity::Tail => match value / 1e3 {
             micros @ 0.0..100.0 => format!("{micros:.1} us"),
             micros @ 100.0..100_000.0 => format!("{:.2} ms", micros / 1e3),

@@ -15,11 +15,21 @@ pub(crate) struct Sample {
     pub(crate) kernel_faults: u64,
     /// Faults that were served in user space.
     pub(crate) user_space_faults: u64,
+    /// System calls that udax made, but for those that only wait.
+    pub(crate) calls: u64,
     /// How many more VMAs the process had at the end.
     pub(crate) vmas: u64,
+    /// Of one operation, where the pattern is about those.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) instructions: u64,
     /// Nanoseconds of single accesses, sorted, where the pattern is about those.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) latencies: Vec<u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Sample {

@@ -1,5 +1,6 @@
 //! One run of a pattern, in a process of its own, so that nothing is left over from the run before.
 
+use super::engine;
 use super::pattern::Pattern;
 use super::sample::Sample;
 use super::way::{self, Memory, Way};
@@ -46,6 +47,9 @@ pub(crate) fn work(task: &str) -> anyhow::Result<()> {
 }
 
 fn run(task: &Task) -> anyhow::Result<Sample> {
+    if let Some(part) = task.pattern.part() {
+        return engine::run(part, task);
+    }
     let place = Place::choose(Some(&task.directory))?;
     let file = place.make(file_bytes(task))?;
     if task.pattern.has_data() {
@@ -114,6 +118,7 @@ struct Before {
     storage_bytes: u64,
     kernel_faults: u64,
     user_space_faults: u64,
+    calls: u64,
     vmas: u64,
 }
 
@@ -124,6 +129,7 @@ impl Bench<'_> {
             storage_bytes: self.storage_bytes()?,
             kernel_faults: account::page_faults()?,
             user_space_faults: udax::statistics().faults,
+            calls: udax::statistics().calls,
             vmas: account::vmas()?,
         })
     }
@@ -141,8 +147,9 @@ impl Bench<'_> {
             storage_bytes: now.storage_bytes.saturating_sub(before.storage_bytes),
             kernel_faults: now.kernel_faults - before.kernel_faults,
             user_space_faults: now.user_space_faults - before.user_space_faults,
+            calls: now.calls - before.calls,
             vmas: now.vmas.saturating_sub(before.vmas),
-            latencies: Vec::new(),
+            ..Sample::default()
         })
     }
 
@@ -203,7 +210,15 @@ impl Bench<'_> {
                 stored = self.latencies(&memory, &picked);
                 begun.elapsed()
             }
-            Pattern::SparseTouch | Pattern::MapSmall => Duration::ZERO,
+            // Measured elsewhere.
+            Pattern::SparseTouch
+            | Pattern::MapSmall
+            | Pattern::EngineLock
+            | Pattern::EngineLookupRandom
+            | Pattern::EngineLookupInOrder
+            | Pattern::EngineMemory
+            | Pattern::EngineHoleFault
+            | Pattern::EngineWriteFault => Duration::ZERO,
         };
         let sample = self.since(&before, own_time)?;
         Ok(Sample { latencies: stored, ..sample })
