@@ -29,7 +29,7 @@ use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why the service could not be started. What it says includes what can be done about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +144,8 @@ pub struct Service {
     to_file: Mailbox,
     /// The number of `udax-map`.
     mapper: AtomicI32,
+    /// Whether `udax-fault` is at work.
+    serving: AtomicBool,
     /// Faults that were read and not yet handled.
     queue: Mutex<VecDeque<FaultEvent>>,
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
@@ -182,6 +184,7 @@ impl Service {
             to_caller: Mailbox::new(),
             to_file: Mailbox::new(),
             mapper: AtomicI32::new(0),
+            serving: AtomicBool::new(false),
             queue: Mutex::new(VecDeque::new()),
             moving: Mutex::new(()),
             stats: Stats::default(),
@@ -276,6 +279,16 @@ impl Service {
         self.runs.load(Ordering::Relaxed)
     }
 
+    /// Gives faults under way their turn, for some time: who works in the background takes the same locks again and again, and each time `udax-fault` wakes
+    /// up it would find them taken. With no lock held that a fault needs.
+    pub fn let_faults_pass(&self) {
+        const PATIENCE: Duration = Duration::from_millis(1);
+        let since = Instant::now();
+        while self.serving.load(Ordering::Relaxed) && since.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+    }
+
     /// Says `what` on the program's standard error and ends the process, without running anything of the program's.
     pub fn fail(&self, what: &str) -> ! {
         die(what)
@@ -367,12 +380,14 @@ impl Service {
         sched::short_slices();
         let mut follower = Follower::new(&self.mapper, &self.to_mapper);
         loop {
+            self.serving.store(true, Ordering::Relaxed);
             while let Some(fault) = self.next_fault() {
                 self.serve(fault);
                 follower.beside(fault, || {
                     uffd::wake(self.table.uffd, fault.address, mem::PAGE);
                 });
             }
+            self.serving.store(false, Ordering::Relaxed);
             match fd::poll_two(self.table.uffd, self.table.queued, follower.patience()) {
                 Polled::First => {}
                 Polled::Second => drop(fd::answer(self.table.queued)),

@@ -98,7 +98,7 @@ impl State {
                 Opening::Scattered
             }
         };
-        self.note_opened(file, opened, why);
+        self.note_opened(file, opened, index, why);
     }
 }
 

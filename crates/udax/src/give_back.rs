@@ -27,12 +27,18 @@ impl State {
         self.giving_back.read().ok()
     }
 
-    /// `range` was opened to stores in `file`.
-    pub(crate) fn note_opened(&self, file: &Arc<ServedFile>, range: PageRange, why: Opening) {
+    /// `range` was opened to stores in `file`, as page `stored` was stored to.
+    pub(crate) fn note_opened(
+        &self,
+        file: &Arc<ServedFile>,
+        range: PageRange,
+        stored: PageIndex,
+        why: Opening,
+    ) {
         if self.keeps_open {
             return;
         }
-        let look = file.opened().add(range, why);
+        let look = file.opened().add(range, stored, why);
         if let Some(delay) = look {
             self.look_later(file, delay);
         }
@@ -50,6 +56,7 @@ impl State {
     /// On `udax-file`, the only thread that looks for holes.
     fn look(&self, file: &Arc<ServedFile>) {
         for range in self.cool(file) {
+            file.handle.service().let_faults_pass();
             self.give_back(file, range);
         }
         let next = file.opened().next_look();
@@ -60,15 +67,18 @@ impl State {
 
     /// The opened runs that are used no more.
     fn cool(&self, file: &ServedFile) -> Vec<PageRange> {
-        let regions = self.regions();
-        let mut opened = file.opened();
-        if !file.is_proved() || file.handle.service().runs() > RUN_LIMIT {
-            opened.clear();
+        let service = file.handle.service();
+        if !file.is_proved() || service.runs() > RUN_LIMIT {
+            file.opened().clear();
             return Vec::new();
         }
+        let runs = file.opened().runs();
         let mut found: BTreeMap<PageIndex, Touched> = BTreeMap::new();
-        for vma in shared_vmas(&regions, file) {
-            for run in opened.runs() {
+        // The registry is not held for long. If one of them is unmapped meanwhile, what lies there now is taken for what was opened: nothing is lost by a wrong guess.
+        let vmas: Vec<Arc<Vma>> = shared_vmas(&self.regions(), file).cloned().collect();
+        for vma in &vmas {
+            for &run in &runs {
+                service.let_faults_pass();
                 // What cannot be told counts as untouched: that it is looked at again costs a fault, no more.
                 for pages in vma.space.touched(run).unwrap_or_default() {
                     let mut start = pages.start.align_down(Order::Pmd);
@@ -80,7 +90,8 @@ impl State {
                 }
             }
         }
-        let looked = opened.looked(&found);
+        let looked = file.opened().looked(&runs, &found);
+        let regions = self.regions();
         for vma in shared_vmas(&regions, file) {
             for &full in &looked.full {
                 vma.space.expect_scattered(full, false);
@@ -93,7 +104,7 @@ impl State {
         let _no_sync = match self.giving_back.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {
-                file.opened().add(range, Opening::Guess);
+                file.opened().add_again(range);
                 return;
             }
         };

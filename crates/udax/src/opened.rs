@@ -12,7 +12,7 @@ const QUICK_LOOKS: u32 = 16;
 const LAST_DOUBLING: u32 = 6;
 /// So many units that were given back and are stored to once more double the time between looks, for good: a program that stores all over a
 /// large file shall not pay for each store with a fault.
-const REGRETS: u32 = 256;
+const REGRETS: u32 = 32;
 /// Units that were given back are remembered up to this number.
 const REMEMBERED: usize = 1 << 16;
 /// When more is opened the looks go on from here.
@@ -115,20 +115,35 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// `range` was opened. Says when to look, if nobody is to look yet.
-    pub(crate) fn add(&mut self, range: PageRange, why: Opening) -> Option<Duration> {
+    /// `range` was opened because page `stored` was stored to. Says when to look, if nobody is to look yet.
+    pub(crate) fn add(
+        &mut self,
+        range: PageRange,
+        stored: PageIndex,
+        why: Opening,
+    ) -> Option<Duration> {
         self.looks = if self.units.is_empty() { 0 } else { self.looks.min(AGAIN) };
-        // Only the first has been stored to; the others were opened because of it.
-        if self.given_back.remove(&range.start.align_down(Order::Pmd)) {
+        if self.given_back.remove(&stored.align_down(Order::Pmd)) {
             self.regrets += 1;
         }
+        self.watch(range, why);
+        if self.looking { None } else { self.next_look() }
+    }
+
+    /// `range`, which was cool, could not be given back.
+    pub(crate) fn add_again(&mut self, range: PageRange) {
+        self.given_back.retain(|start| !range.contains(*start));
+        self.watch(range, Opening::Guess);
+    }
+
+    fn watch(&mut self, range: PageRange, why: Opening) {
         let mut start = range.start.align_down(Order::Pmd);
         while start < range.end {
             let unit = Unit { touched: None, quiet: 0, passed_over: 0, why };
-            self.units.insert(start, unit);
+            // What is watched already goes on as it is.
+            self.units.entry(start).or_insert(unit);
             start = start.plus(PMD_PAGES);
         }
-        if self.looking { None } else { self.next_look() }
     }
 
     /// The units that are watched, as runs of neighbours.
@@ -136,13 +151,19 @@ impl Opened {
         runs_of(self.units.keys().copied())
     }
 
-    /// A look found this; units that are not named were not touched.
-    pub(crate) fn looked(&mut self, found: &BTreeMap<PageIndex, Touched>) -> Looked {
+    /// A look at `runs` found this; units of them that are not named were not touched. Nothing is told of units that were opened meanwhile.
+    pub(crate) fn looked(
+        &mut self,
+        runs: &[PageRange],
+        found: &BTreeMap<PageIndex, Touched>,
+    ) -> Looked {
         self.looks += 1;
+        let was_seen = |start: PageIndex| runs.iter().any(|run| run.contains(start));
         let of = |start: PageIndex| found.get(&start).copied().unwrap_or_default();
         let grown: u64 = self
             .units
             .iter()
+            .filter(|(start, _)| was_seen(**start))
             .filter_map(|(start, unit)| Some(of(*start).pages.saturating_sub(unit.touched?.pages)))
             .sum();
         let is_second = self.units.values().any(|unit| unit.touched.is_some());
@@ -151,6 +172,9 @@ impl Opened {
         let all_quiet = self.all_quiet;
         let (mut cool, mut full) = (Vec::new(), Vec::new());
         self.units.retain(|&start, unit| {
+            if !was_seen(start) {
+                return true;
+            }
             let now = of(start);
             let is_full = now.pieces.count_ones() > FEW_PIECES;
             let is_cool = unit.look(now, average, all_quiet);
@@ -213,27 +237,47 @@ mod tests {
         (range.start, touched)
     }
 
+    fn look(opened: &mut Opened, found: &BTreeMap<PageIndex, Touched>) -> Looked {
+        let runs = opened.runs();
+        opened.looked(&runs, found)
+    }
+
     fn looks(opened: &mut Opened, found: &BTreeMap<PageIndex, Touched>, times: u32) {
         for _ in 0..times {
-            assert_eq!(opened.looked(found), Looked::default());
+            assert_eq!(look(opened, found), Looked::default());
         }
+    }
+
+    #[test]
+    fn what_is_opened_during_a_look_waits_for_the_next() {
+        let mut opened = Opened::default();
+        opened.add(units(0, 1), units(0, 1).start, Opening::Guess);
+        looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
+        let runs = opened.runs();
+        opened.add(units(7, 1), units(7, 1).start, Opening::Guess);
+        assert_eq!(opened.looked(&runs, &BTreeMap::new()).cool, [units(0, 1)]);
+        assert_eq!(opened.runs(), [units(7, 1)]);
     }
 
     #[test]
     fn where_nothing_happens_at_all_few_looks_are_enough() {
         let mut opened = Opened::default();
-        assert_eq!(opened.add(units(3, 2), Opening::Guess), Some(FIRST_LOOK));
-        assert_eq!(opened.add(units(9, 1), Opening::Guess), None, "somebody will look already");
+        assert_eq!(opened.add(units(3, 2), units(3, 1).start, Opening::Guess), Some(FIRST_LOOK));
+        assert_eq!(
+            opened.add(units(9, 1), units(9, 1).start, Opening::Guess),
+            None,
+            "somebody will look already"
+        );
         let found = BTreeMap::from([touched(3, &[1, 500])]);
         looks(&mut opened, &found, ALL_QUIET);
-        assert_eq!(opened.looked(&found).cool, [units(3, 2), units(9, 1)]);
+        assert_eq!(look(&mut opened, &found).cool, [units(3, 2), units(9, 1)]);
         assert_eq!(opened.next_look(), None);
     }
 
     #[test]
     fn a_quiet_unit_among_busy_ones_goes_when_it_was_passed_over_too_often() {
         let mut opened = Opened::default();
-        opened.add(units(0, 4), Opening::Guess);
+        opened.add(units(0, 4), units(0, 1).start, Opening::Guess);
         let busy = |pages: u64| -> BTreeMap<PageIndex, Touched> {
             let pages: Vec<u64> = (0..pages).collect();
             BTreeMap::from([touched(0, &pages), touched(1, &pages), touched(2, &pages)])
@@ -241,28 +285,28 @@ mod tests {
         // Six pages a look in three units of four.
         looks(&mut opened, &busy(6), 1);
         looks(&mut opened, &busy(12), 1);
-        assert_eq!(opened.looked(&busy(18)).cool, [units(3, 1)]);
-        assert_eq!(opened.looked(&busy(24)), Looked::default());
+        assert_eq!(look(&mut opened, &busy(18)).cool, [units(3, 1)]);
+        assert_eq!(look(&mut opened, &busy(24)), Looked::default());
     }
 
     #[test]
     fn a_quiet_unit_beside_a_slow_one_goes_after_some_looks() {
         let mut opened = Opened::default();
-        opened.add(units(0, 100), Opening::Guess);
+        opened.add(units(0, 100), units(0, 1).start, Opening::Guess);
         for pages in 1..=u64::from(QUIET) {
             let found = BTreeMap::from([touched(0, &(0..pages).collect::<Vec<_>>())]);
             looks(&mut opened, &found, 1);
         }
         let found = BTreeMap::from([touched(0, &[0, 100])]);
-        assert_eq!(opened.looked(&found).cool.len(), 7, "99 units, 16 at once");
+        assert_eq!(look(&mut opened, &found).cool.len(), 7, "99 units, 16 at once");
     }
 
     #[test]
     fn a_unit_with_data_all_over_stays_open_and_is_looked_at_no_more() {
         let mut opened = Opened::default();
-        opened.add(units(0, 1), Opening::Guess);
+        opened.add(units(0, 1), units(0, 1).start, Opening::Guess);
         let pages: Vec<u64> = (0..17).map(|piece| piece * 16).collect();
-        let looked = opened.looked(&BTreeMap::from([touched(0, &pages)]));
+        let looked = look(&mut opened, &BTreeMap::from([touched(0, &pages)]));
         assert_eq!((looked.cool, looked.full), (vec![], vec![units(0, 1)]));
         assert_eq!((opened.runs(), opened.next_look()), (vec![], None));
     }
@@ -270,43 +314,47 @@ mod tests {
     #[test]
     fn a_full_unit_with_scattered_stores_is_watched_until_they_end() {
         let mut opened = Opened::default();
-        opened.add(units(0, 1), Opening::Scattered);
+        opened.add(units(0, 1), units(0, 1).start, Opening::Scattered);
         for pages in 300..310 {
             let pages: Vec<u64> = (0..pages).collect();
             looks(&mut opened, &BTreeMap::from([touched(0, &pages)]), 1);
         }
         let pages: Vec<u64> = (0..309).collect();
         looks(&mut opened, &BTreeMap::from([touched(0, &pages)]), ALL_QUIET - 1);
-        assert_eq!(opened.looked(&BTreeMap::from([touched(0, &pages)])).full, [units(0, 1)]);
+        assert_eq!(look(&mut opened, &BTreeMap::from([touched(0, &pages)])).full, [units(0, 1)]);
     }
 
     #[test]
     fn what_was_opened_for_stores_in_order_waits_longer_for_them() {
         let mut opened = Opened::default();
-        opened.add(units(0, 20), Opening::InOrder);
+        opened.add(units(0, 20), units(0, 1).start, Opening::InOrder);
         looks(&mut opened, &BTreeMap::new(), QUIET_IN_ORDER);
-        assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(0, 16), units(16, 4)]);
+        assert_eq!(look(&mut opened, &BTreeMap::new()).cool, [units(0, 16), units(16, 4)]);
     }
 
     #[test]
     fn looks_become_rare_until_more_is_opened() {
         let mut opened = Opened::default();
-        opened.add(units(0, 1), Opening::InOrder);
-        for look in 0..u64::from(QUICK_LOOKS) + 10 {
-            opened.looked(&BTreeMap::from([touched(0, &[look % 2 * 100])]));
+        opened.add(units(0, 1), units(0, 1).start, Opening::InOrder);
+        for time in 0..u64::from(QUICK_LOOKS) + 10 {
+            look(&mut opened, &BTreeMap::from([touched(0, &[time % 2 * 100])]));
         }
         assert_eq!(opened.next_look(), Some(FIRST_LOOK * 64));
-        opened.add(units(5, 1), Opening::InOrder);
+        opened.add(units(5, 1), units(5, 1).start, Opening::InOrder);
         assert_eq!(opened.next_look(), Some(FIRST_LOOK));
     }
 
     #[test]
     fn one_looks_and_no_other() {
         let mut opened = Opened::default();
-        assert!(opened.add(units(0, 1), Opening::Guess).is_some());
+        assert!(opened.add(units(0, 1), units(0, 1).start, Opening::Guess).is_some());
         looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
-        opened.looked(&BTreeMap::new());
-        assert_eq!(opened.add(units(1, 1), Opening::Guess), None, "the look is not over");
+        look(&mut opened, &BTreeMap::new());
+        assert_eq!(
+            opened.add(units(1, 1), units(1, 1).start, Opening::Guess),
+            None,
+            "the look is not over"
+        );
         assert!(opened.next_look().is_some());
     }
 
@@ -316,12 +364,12 @@ mod tests {
         for time in 0..3 * REGRETS {
             let doubled = 2_u32.pow(time / REGRETS);
             assert_eq!(
-                opened.add(units(7, 1), Opening::Guess),
+                opened.add(units(7, 1), units(7, 1).start, Opening::Guess),
                 Some(FIRST_LOOK * doubled),
                 "time {time}"
             );
             looks(&mut opened, &BTreeMap::new(), ALL_QUIET);
-            assert_eq!(opened.looked(&BTreeMap::new()).cool, [units(7, 1)]);
+            assert_eq!(look(&mut opened, &BTreeMap::new()).cool, [units(7, 1)]);
             assert_eq!(opened.next_look(), None);
         }
     }
