@@ -32,12 +32,16 @@ Measure udax beside the program's own mmap and beside the best that the kernel c
 
 Each pattern of access is run by turns, each time in a new process on a new file without a name: through the kernel's own mapping \
 (plain), through udax, and on memory without a file (floor). A ratio is that of two neighbouring runs; shown are medians of all runs, \
-with the quartiles of the ratio. A goal holds if the median of its ratio is no larger.")]
+with the quartiles of the ratio. A goal holds if the median of its ratio is no larger.
+
+The engine alone (engine-...) is compared with what does the same work elsewhere: a lock, a map, and Linux's own DAX, whose instructions were counted once and for all. \
+Instructions are counted by valgrind, if that is installed; they are the same in each run.")]
 #[command(after_help = "\
 Examples:
   udax bench                                  everything on tmpfs; some minutes
   udax bench --dir /var/tmp                   on a disk
   udax bench read-hole mixed --runs 15        two patterns
+  udax bench engine-lock engine-memory        the engine alone
   udax bench --json > run.json                for a script, every single run included
   udax bench --svg run.svg                    how the ratios are distributed
 
