@@ -125,6 +125,8 @@ pub(crate) struct Table {
     pub(crate) process: RawFd,
     pub(crate) pagemap: RawFd,
     pub(crate) memory: RawFd,
+    /// A file in memory that never has any: what traps are made of, if it could be had.
+    pub(crate) traps: Option<RawFd>,
     /// Rung when another thread than `udax-fault` has put faults in the queue.
     pub(crate) queued: RawFd,
     /// Rung by `udax-map` when an mremap is done.

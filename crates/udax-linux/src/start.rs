@@ -4,7 +4,7 @@ use crate::events::Handler;
 use crate::service::{Role, Service, StartError, Table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
-use crate::sys::{fd, uffd};
+use crate::sys::{fd, mem, uffd};
 use linux_raw_sys::general as k;
 use std::sync::{Arc, mpsc};
 use std::thread::Builder;
@@ -75,6 +75,7 @@ fn open_table() -> Result<Table, StartError> {
         process,
         pagemap: open(c"/proc/self/pagemap")?,
         memory: open(c"/proc/self/mem")?,
+        traps: fd::empty_memory(c"udax traps", mem::ADDRESSES).ok(),
         queued: counter()?,
         moved: counter()?,
     })

@@ -193,6 +193,19 @@ pub(crate) fn poll_two(first: RawFd, second: RawFd, at_most: Option<Duration>) -
     }
 }
 
+/// A file in memory, of that length and all holes. No memory is set aside for it.
+pub(crate) fn empty_memory(name: &CStr, length_bytes: u64) -> Result<RawFd, Errno> {
+    let arguments = [name.as_ptr() as usize, bits(k::MFD_CLOEXEC), 0, 0, 0, 0];
+    // SAFETY: the name ends in a zero byte and is borrowed for the call.
+    let file = unsafe { syscall(k::__NR_memfd_create, arguments) }.map(to_int)?;
+    let resized = numbers(k::__NR_ftruncate, [file as usize, to_usize(length_bytes), 0, 0, 0, 0]);
+    if let Err(errno) = resized {
+        close(file);
+        return Err(errno);
+    }
+    Ok(file)
+}
+
 /// A descriptor for this process.
 pub(crate) fn this_process() -> Result<RawFd, Errno> {
     let process = super::signal::process_id();

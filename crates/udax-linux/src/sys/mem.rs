@@ -8,6 +8,8 @@ use std::os::fd::RawFd;
 
 pub(crate) const PAGE: usize = 4096;
 pub(crate) const HUGE: usize = 2 << 20;
+/// No address of a process is as high, unless it asks for that.
+pub(crate) const ADDRESSES: u64 = 1 << 48;
 
 pub(crate) const PROT_NONE: u32 = k::PROT_NONE;
 pub(crate) const PROT_READ: u32 = k::PROT_READ;
