@@ -39,7 +39,7 @@ pub struct Survey {
 ///
 /// | call | who may make it |
 /// | --- | --- |
-/// | `iomap_begin`, `iomap_end`, `size_bytes`, `trust`, `distrust`, `assign`, `assign_data`, `assign_unknown`, `keep`, `release`, `knows`, `hole_pages` | anyone: a short lock, no wait |
+/// | `iomap_begin`, `iomap_end`, `size_bytes`, `trust`, `distrust`, `assign`, `assign_data`, `assign_but_holes`, `keep`, `release`, `knows`, `hole_pages` | anyone: a short lock, no wait |
 /// | `survey`, `set_size`, `free`, `commit`, `load`, `store`, `zero` | no thread that a fault waits for, and none that holds what such a thread waits for |
 ///
 /// What keeps a zero from going stale, besides the proof that nobody else writes: every page that is answered as mapped is
@@ -198,10 +198,10 @@ impl HostFile {
         self.map().assign_data(range)
     }
 
-    /// The same for the first run of pages in `range` of which nothing is known: where a survey did not come.
+    /// The same for the first run of pages in `range` that are not known to be holes: that have data, are assigned already, or were not come to by a survey.
     #[must_use]
-    pub fn assign_unknown(&self, range: PageRange) -> Option<PageRange> {
-        self.map().assign_unknown(range)
+    pub fn assign_but_holes(&self, range: PageRange) -> Option<PageRange> {
+        self.map().assign_but_holes(range)
     }
 
     /// No mapping shows `range` natively any more. What it holds is unknown until it is surveyed again. Nothing changes, and the answer is no, if some of it is [kept](Self::keep). Never waits.

@@ -165,16 +165,15 @@ impl HoleMap {
         Some(run)
     }
 
-    /// The first run of pages in `range` of which nothing is known; they are assigned by that.
-    pub(crate) fn assign_unknown(&mut self, range: PageRange) -> Option<PageRange> {
-        let start = self.end_of_surveyed(range.start, range.end);
+    /// The first run of pages in `range` that are not known to be holes; they are assigned by that.
+    pub(crate) fn assign_but_holes(&mut self, range: PageRange) -> Option<PageRange> {
+        let start = self.holes.run_at(range.start).map_or(range.start, |hole| hole.end);
         if start >= range.end {
             return None;
         }
         let rest = PageRange::between(start, range.end);
-        let known = [&self.holes, &self.data, &self.assigned];
-        let next = known.iter().filter_map(|set| set.first_in(rest)).map(|run| run.start).min();
-        let run = PageRange::between(start, next.unwrap_or(range.end));
+        let end = self.holes.first_in(rest).map_or(range.end, |hole| hole.start);
+        let run = PageRange::between(start, end);
         self.assign(run);
         Some(run)
     }
@@ -198,11 +197,15 @@ impl HoleMap {
     /// Where the run of pages ends of which something is known, if `start` is in one; else `start`.
     pub(crate) fn end_of_surveyed(&self, start: PageIndex, limit: PageIndex) -> PageIndex {
         let mut end = start;
-        while let Some(run) = self.holes.run_at(end).filter(|_| end < limit) {
-            end = run.end;
+        while end < limit {
+            let holes = self.holes.run_at(end).map_or(end, |run| run.end);
+            let known = self.end_of_known(holes, limit).max(holes);
+            if known == end {
+                break;
+            }
+            end = known;
         }
-        let known = self.end_of_known(end, limit);
-        if known > end { self.end_of_surveyed(known, limit) } else { end.min(limit) }
+        end.min(limit)
     }
 
     /// There was no data in `run` at `moment`.

@@ -168,14 +168,19 @@ fn a_known_hole_stays_one_when_a_survey_passes_over_it() {
 }
 
 #[test]
-fn what_no_survey_came_to_is_told_once_and_is_storage_from_then_on() {
+fn all_but_known_holes_is_storage_when_it_is_told() {
     everywhere(|place| {
         let bench = sparse(place, 4 * UNIT_BYTES);
         bench.host.survey(pages(10, 20)).unwrap();
         bench.host.survey(pages(PMD_PAGES, 2 * PMD_PAGES)).unwrap();
-        assert_eq!(bench.host.assign_unknown(pages(0, 1000)), Some(pages(0, 10)));
-        assert_eq!(bench.host.assign_unknown(pages(0, 1000)), Some(pages(20, PMD_PAGES)));
-        assert_eq!(bench.host.assign_unknown(pages(0, 1000)), None);
+        bench.host.assign(page(25));
+        assert_eq!(bench.host.assign_but_holes(pages(0, 1000)), Some(pages(0, 10)));
+        assert_eq!(bench.host.assign_but_holes(pages(10, 1000)), Some(pages(20, PMD_PAGES)));
+        assert_eq!(bench.host.assign_but_holes(pages(PMD_PAGES, 1000)), None);
+        assert_eq!(
+            bench.host.assign_but_holes(pages(1000, 2000)).map(|run| run.start),
+            Some(PageIndex(1024))
+        );
         assert_eq!(read(&bench, 30, 31).0, Backing::Mapped(Frame(30)));
         assert_eq!(read(&bench, 15, 16).0, Backing::Hole);
     });

@@ -31,17 +31,17 @@ pub(crate) struct Follower<'s> {
     /// The thread that moves memory for the fault thread, by its number, and where it takes jobs from.
     mover: &'s AtomicI32,
     jobs: &'s Mailbox,
-    /// Where they may run when they are not kept; `None` if that cannot be told, and so nothing is changed.
-    anywhere: Option<Processors>,
-    kept: Kept,
+    kept: Option<Kept>,
     burst: Burst,
 }
 
 /// Who is kept to one processor.
-#[derive(Default)]
 struct Kept {
-    at: Option<usize>,
-    mover: bool,
+    at: usize,
+    /// The set of that processor alone, and those of before.
+    set: Processors,
+    before: Processors,
+    mover_before: Option<Processors>,
 }
 
 /// What is to be done about a fault.
@@ -114,17 +114,18 @@ impl Burst {
 impl<'s> Follower<'s> {
     /// On the fault thread, for which `mover` moves memory, taking `jobs`.
     pub(crate) fn new(mover: &'s AtomicI32, jobs: &'s Mailbox) -> Self {
-        let (kept, burst) = (Kept::default(), Burst::default());
-        Self { mover, jobs, anywhere: Processors::of(0).ok(), kept, burst }
+        Self { mover, jobs, kept: None, burst: Burst::default() }
     }
 
     /// Runs `wake`, which wakes the thread of `fault`, so that it goes on where this thread is.
     pub(crate) fn beside(&mut self, fault: FaultEvent, wake: impl FnOnce()) {
-        if self.anywhere.is_none() {
-            return wake();
-        }
         let place = || sched::shared_processor_of(fault.thread);
-        match self.burst.step(Instant::now(), fault.thread, self.kept.at, place) {
+        match self.burst.step(
+            Instant::now(),
+            fault.thread,
+            self.kept.as_ref().map(|kept| kept.at),
+            place,
+        ) {
             Step::Stay => wake(),
             Step::Follow(place) => self.follow(place, fault.access, wake),
             Step::LetGo => {
@@ -135,35 +136,43 @@ impl<'s> Follower<'s> {
     }
 
     fn follow(&mut self, place: usize, access: Access, wake: impl FnOnce()) {
-        let Some(set) = Processors::one(place) else { return wake() };
-        self.kept.at = Some(place);
+        self.let_go();
+        // Where that cannot be told, nothing is changed.
+        let (Some(set), Ok(before)) = (Processors::one(place), Processors::of(0)) else {
+            return wake();
+        };
         // A processor may have been taken from the process meanwhile: then a thread stays where it is.
         let _ = set.keep(0);
         let held = Held::by(self.jobs);
         wake();
         drop(held);
+        let mut kept = Kept { at: place, set, before, mover_before: None };
         // For stores it moves nothing, and others may want it.
-        self.kept.mover = access == Access::Read;
-        let mover_set = if self.kept.mover { Some(set) } else { self.anywhere };
-        self.keep_mover(mover_set);
+        if access == Access::Read {
+            let mover = self.mover.load(Ordering::Relaxed);
+            kept.mover_before = Processors::of(mover).ok();
+            let _ = kept.mover_before.map(|_| set.keep(mover));
+        }
+        self.kept = Some(kept);
     }
 
     /// How long to wait for a fault before [`let_go`](Self::let_go).
     pub(crate) fn patience(&self) -> Option<Duration> {
-        self.kept.at.map(|_| PAUSE)
+        self.kept.as_ref().map(|_| PAUSE)
     }
 
-    /// The threads may run anywhere again.
+    /// The threads may run where they might before, unless somebody else has said meanwhile where they are to run.
     pub(crate) fn let_go(&mut self) {
-        let Kept { at: Some(_), mover } = std::mem::take(&mut self.kept) else { return };
-        let _ = self.anywhere.map(|set| set.keep(0));
-        if mover {
-            self.keep_mover(self.anywhere);
+        let Some(kept) = self.kept.take() else { return };
+        let release = |thread: i32, before: Processors| {
+            if Processors::of(thread) == Ok(kept.set) {
+                let _ = before.keep(thread);
+            }
+        };
+        release(0, kept.before);
+        if let Some(before) = kept.mover_before {
+            release(self.mover.load(Ordering::Relaxed), before);
         }
-    }
-
-    fn keep_mover(&self, set: Option<Processors>) {
-        let _ = set.map(|set| set.keep(self.mover.load(Ordering::Relaxed)));
     }
 }
 

@@ -8,6 +8,7 @@ use crate::runs::RunState;
 use crate::space::LinuxSpace;
 use crate::stats::add;
 use crate::sys::mem;
+use crate::window::Failure;
 use udax_core::{
     AddressSpace, Frame, InstallError, Order, PageIndex, PageRange, Pmd, PrivateCopies, Rights,
     WriteTracking,
@@ -59,19 +60,22 @@ impl AddressSpace for LinuxSpace {
             .map(|run| run.pages)
             .collect();
         let service = self.service();
-        service.with_descriptors(|| {
+        let installed = service.with_descriptors(|| {
             for piece in traps {
                 match state.open_window(service, piece) {
                     Ok(()) => state.runs.set(piece, RunState::Zero),
+                    // The trap is as it was: whoever asked makes it plain in an order that hides nothing.
+                    Err(Failure::Before(_)) => return Err(InstallError::OutOfMemory),
                     // Nothing of the program's was there yet.
-                    Err(_) => self.plain_now(state, piece),
+                    Err(Failure::Halfway(_)) => self.plain_now(state, piece),
                 }
                 add(&service.stats().windows_opened, 1);
                 add(&service.stats().window_pages, piece.len());
             }
+            Ok(())
         });
         state.recount(service);
-        Ok(())
+        installed
     }
 
     fn install_copy(&self, index: PageIndex, _from: Option<Frame>) -> Result<(), InstallError> {

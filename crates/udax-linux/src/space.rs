@@ -214,7 +214,11 @@ impl LinuxSpace {
     pub(crate) fn end_hold(&self, state: &mut State, range: PageRange) {
         let is_ours = |piece: &mut PageRange| !piece.intersect(range).is_empty();
         for piece in state.held_back.extract_if(.., is_ours).collect::<Vec<_>>() {
-            self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Trap]);
+            let ours = piece.intersect(range);
+            self.make_plain(state, ours, PrivateCopies::Keep, &[RunState::Trap]);
+            let rest = [(piece.start, ours.start), (ours.end, piece.end)];
+            let rest = rest.map(|(start, end)| PageRange::between(start, end));
+            state.held_back.extend(rest.into_iter().filter(|rest| !rest.is_empty()));
         }
     }
 

@@ -3,8 +3,10 @@
 use crate::in_flight::Writing;
 use crate::regions::Region;
 use crate::runtime::{Files, Runtime};
-use udax_core::PageRange;
-use udax_linux::SignalsBlocked;
+use crate::served::ServedFile;
+use std::sync::Arc;
+use udax_core::{PageRange, Sharing};
+use udax_linux::{Errno, SignalsBlocked};
 
 /// Where a write goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl Runtime {
             let pages = crate::served::whole_units(pages);
             region.file.make_storage(pages);
             region.vma.space.plain(pages.intersect(region.vma.pages));
+            region.file.settle_overflow();
         }
     }
 
@@ -128,22 +131,60 @@ impl Runtime {
         }
     }
 
-    /// Before the kernel's msync of some addresses: the engine's account of what was dirtied there, and the check that no store
-    /// was swallowed.
-    pub(crate) fn account_for_sync(&self, addresses: std::ops::Range<usize>) {
+    /// msync(2) of some addresses, which `native` does, and what that cannot do: it writes what lies under mappings of the file, and where a trap
+    /// lies none does, though others may have stored there.
+    pub(crate) fn sync(
+        &self,
+        addresses: std::ops::Range<usize>,
+        flags: i32,
+        native: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        const MS_SYNC: i32 = 4;
+        let _no_giving_back = self.state.while_syncing();
+        let unseen = self.account_for_sync(&addresses);
+        native()?;
+        if flags & MS_SYNC != 0 {
+            for file in unseen {
+                file.handle.service().with_files(|| file.handle.sync_range(0, 0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine's account of what was dirtied, the check that no store was swallowed, and the files of which something lies under traps that is
+    /// not known to be a hole.
+    fn account_for_sync(&self, addresses: &std::ops::Range<usize>) -> Vec<Arc<ServedFile>> {
+        let mut unseen: Vec<Arc<ServedFile>> = Vec::new();
         if !self.state.is_serving() {
-            return;
+            return unseen;
         }
         let _signals = SignalsBlocked::new();
         let regions = self.state.regions();
-        let pages_of = |region: &Region| crate::regions::pages_within(region.area(), &addresses);
+        let pages_of = |region: &Region| crate::regions::pages_within(region.area(), addresses);
         // The look costs a way to another thread, so only where something could be swallowed.
         let shows_zeros = |region: &&Region| region.vma.space.shows_zeros(pages_of(region));
-        self.audit(regions.over(&addresses).filter(shows_zeros));
-        for region in regions.over(&addresses) {
+        self.audit(regions.over(addresses).filter(shows_zeros));
+        for region in regions.over(addresses) {
             let pages = pages_of(region);
             // An error can only be the account's: the kernel's call makes it durable, and reports.
             let _ = region.file.mapping.writeback(pages);
+            let is_new = !unseen.iter().any(|file| Arc::ptr_eq(file, &region.file));
+            if is_new && region.vma.sharing == Sharing::Shared && hides_data(region, pages) {
+                unseen.push(Arc::clone(&region.file));
+            }
         }
+        unseen
     }
+}
+
+/// Whether a trap in `pages` lies over anything but known holes.
+fn hides_data(region: &Region, pages: PageRange) -> bool {
+    let mut rest = pages;
+    while let Some(trap) = region.vma.space.first_trap(rest) {
+        if region.file.host.hole_pages(trap) < trap.len() {
+            return true;
+        }
+        rest.start = trap.end;
+    }
+    false
 }

@@ -59,6 +59,15 @@ pub(crate) fn mapped_shared(service: &Service, ino: u64, except: &Range<usize>) 
     maps.lines().filter_map(|line| shared_pages(line, ino, except)).collect()
 }
 
+/// Whether this process has less than half of the mappings that the kernel allows.
+pub(crate) fn has_room_for_mappings(service: &Service) -> bool {
+    const USUAL_LIMIT: usize = 65_530;
+    let (maps, limit) = service
+        .with_descriptors(|| (read_all("/proc/self/maps"), read_all("/proc/sys/vm/max_map_count")));
+    let limit = String::from_utf8_lossy(&limit).trim().parse().unwrap_or(USUAL_LIMIT);
+    maps.iter().filter(|&&byte| byte == b'\n').count() < limit / 2
+}
+
 /// The rights of the mapping at `address`, as mprotect(2) has them.
 pub(crate) fn rights_at(service: &Service, address: usize) -> Option<i32> {
     let maps = service.with_descriptors(|| read_all("/proc/self/maps"));

@@ -44,6 +44,7 @@ impl State {
         survey_for(region, index);
         if region.file.handle.service().runs() > RUN_LIMIT / 2 && is_mixed(region, index) {
             make_plain(region, PageRange::unit(index, Order::Pmd));
+            region.file.settle_overflow();
             return;
         }
         if event.access == Access::Read && region.loads.are_sparse(region.vma.pages) {

@@ -23,7 +23,11 @@ const RUN_LIMIT: u64 = 5_000;
 
 impl State {
     /// Held over a native msync(2), together with the engine's account of it. A second one on the same thread (a signal handler's) may be.
+    /// Nothing is given back in a fork child, where the lock may be held by a thread that there is not.
     pub(crate) fn while_syncing(&self) -> Option<RwLockReadGuard<'_, ()>> {
+        if self.is_closed() {
+            return None;
+        }
         self.giving_back.read().ok()
     }
 
@@ -55,7 +59,13 @@ impl State {
 
     /// On `udax-file`, the only thread that looks for holes.
     fn look(&self, file: &Arc<ServedFile>) {
-        for range in self.cool(file) {
+        let mut cool = self.cool(file);
+        // Each piece of data that is shown again may be a mapping more.
+        if !cool.is_empty() && !crate::descriptors::has_room_for_mappings(file.handle.service()) {
+            file.opened().clear();
+            cool.clear();
+        }
+        for range in cool {
             file.handle.service().let_faults_pass();
             self.give_back(file, range);
         }
@@ -123,13 +133,12 @@ impl State {
                 }
             }
         };
+        // Also what was assigned meanwhile, by a write of the process or by a fault in another mapping: it may lie beside what was stored before.
         let mut rest = range;
-        while let Some(data) = file.host.assign_data(rest) {
-            show(data);
-            rest.start = data.end;
-        }
-        while let Some(unknown) = file.host.assign_unknown(range) {
-            show(unknown);
+        while let Some(shown) = file.host.assign_but_holes(rest) {
+            show(shown);
+            file.settle_overflow();
+            rest.start = shown.end;
         }
     }
 

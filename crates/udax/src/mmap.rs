@@ -209,9 +209,8 @@ impl Inner {
         let (start, length) = self.pages_of(offset, length)?;
         let Some(mapped) = &self.mapped else { return Ok(()) };
         let begin = mapped.address() + start;
-        let _syncing = runtime().state.while_syncing();
-        runtime().account_for_sync(begin..begin + length);
-        mapped.msync(start, length, flags).map_err(|errno| {
+        let native = || mapped.msync(start, length, flags);
+        runtime().sync(begin..begin + length, flags, native).map_err(|errno| {
             let cause = io::Error::from(errno);
             let what = format!("cannot flush bytes {offset} and {length} more: {cause}");
             io::Error::new(cause.kind(), what)

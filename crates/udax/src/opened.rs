@@ -203,6 +203,11 @@ impl Opened {
         self.looking.then(|| FIRST_LOOK * 2_u32.pow(doublings + regretted))
     }
 
+    /// Whether somebody is to look, or does.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.looking
+    }
+
     /// Nothing is watched any more.
     pub(crate) fn clear(&mut self) {
         self.units.clear();

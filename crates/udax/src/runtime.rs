@@ -133,12 +133,19 @@ impl State {
             let used: BTreeSet<FileKey> = regions.iter().map(|region| region.file.key).collect();
             files.served.keys().filter(|key| !used.contains(key)).copied().collect()
         };
+        let mut gone = Vec::new();
         for key in unmapped {
             if let Some(file) = files.served.remove(&key) {
                 files.note_end(&file, "unmapped");
                 self.serving.fetch_sub(1, Ordering::SeqCst);
                 drop(file.take_proof());
+                gone.push(file);
             }
+        }
+        drop(files);
+        // Its descriptors close before this returns: what a last close does is for the program to see. Whoever looks at what was opened in it is waited for.
+        if let Some(file) = gone.iter().find(|file| file.opened().is_watched()) {
+            file.handle.service().with_files(|| ());
         }
     }
 }

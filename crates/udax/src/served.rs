@@ -133,6 +133,7 @@ impl ServedFile {
             let units = whole_units(range);
             self.host.assign(units);
             self.mapping.revoke_zeros(units);
+            self.settle_overflow();
         }
     }
 

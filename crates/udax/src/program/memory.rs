@@ -411,9 +411,8 @@ impl Program {
     /// # Errors
     /// The kernel's own.
     pub fn msync(&self, address: usize, length: usize, flags: i32) -> Result<(), Errno> {
-        let _syncing = self.runtime.state.while_syncing();
-        self.runtime.account_for_sync(address..address.saturating_add(page_up(length)));
-        self.native.msync(address, length, flags)
+        let addresses = address..address.saturating_add(page_up(length));
+        self.runtime.sync(addresses, flags, || self.native.msync(address, length, flags))
     }
 
     /// The plain mapping goes in where `address..address + length` is served: for calls that the kernel must see the file under.
