@@ -66,6 +66,29 @@ fn a_store_asks_unless_the_entry_is_dirty() {
     rig.check_invariants();
 }
 
+/// A 2 MiB entry is dirty as a whole once one of its pages was stored to, and leave to store was given for that page alone.
+#[test]
+fn a_store_asks_though_another_page_made_its_2_mib_entry_dirty() {
+    for through_another_mapping in [false, true] {
+        let rig = Rig::new(1024);
+        rig.fill(pages(0, 512), 7);
+        let clone = rig.fs.create(0);
+        rig.fs.reflink(&rig.file, &clone);
+        let (one, two) =
+            (rig.map(Spec::shared(pages(0, 1024))), rig.map(Spec::shared(pages(0, 1024))));
+        assert_eq!(one.load(0), Ok(7));
+        // From now on one of the pages is not shared any more.
+        clone.make_unwritten(pages(1, 1)).expect("there is space");
+        one.store(1, 8).expect("there is storage");
+        assert_eq!((rig.state(0), rig.state(3)), ("hM[D]".into(), "hM[D]".into()), "one entry");
+        // The first has a page table there, and stores to a page; the other could have 2 MiB at once.
+        let vma = if through_another_mapping { two } else { one };
+        vma.store(3, 9).expect("there is space");
+        assert_eq!((rig.byte(3), clone.contents()[3 * 4096]), (9, 7), "{through_another_mapping}");
+        rig.check_invariants();
+    }
+}
+
 #[test]
 fn a_synchronous_store_asks_whether_its_metadata_is_durable() {
     let rig = Rig::new(1024);

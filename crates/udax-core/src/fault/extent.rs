@@ -10,7 +10,7 @@ use crate::index::Mark;
 use crate::lock::LockedEntry;
 use crate::mapping::Mapping;
 use crate::seams::{Backing, Filesystem, Intent, Iomap, World};
-use crate::units::PageRange;
+use crate::units::{Order, PageRange};
 use crate::vma::Durability;
 
 /// Who answered, and hence who has to be told of the end.
@@ -45,7 +45,8 @@ impl<W: World> Mapping<W> {
     }
 
     /// What the entry says, where that is enough: the fault lock is held, so its storage is that of the file, and what is to be done
-    /// needs nothing else. A store needs leave to store; the entry has it as long as it is dirty ([`Intent::Write`]).
+    /// needs nothing else. A store needs leave to store ([`Intent::Write`]); the page has it as long as its entry is dirty. Of a 2 MiB entry that
+    /// says nothing: stores under it may have had leave for single pages, the others still being shared.
     fn known_extent(
         fault: &Fault<'_, W>,
         locked: &LockedEntry<'_, W>,
@@ -55,8 +56,11 @@ impl<W: World> Mapping<W> {
             // How far the extent goes only the file system can tell.
             return None;
         }
-        let may_store =
-            || fault.vma.durability == Durability::AtSync && locked.is_marked(Mark::Dirty);
+        let may_store = || {
+            fault.vma.durability == Durability::AtSync
+                && locked.entry().order() == Order::Pte
+                && locked.is_marked(Mark::Dirty)
+        };
         let backing = match locked.entry().kind() {
             // A zero entry proves nothing: a writer may have filled the hole, and not come to deleting the entry yet.
             Kind::Empty | Kind::Zero => return None,
