@@ -4,7 +4,7 @@ use crate::entry::{Entry, Kind};
 use crate::index::InsertError;
 use crate::interrupt::Interrupt;
 use crate::lock::{LockedEntry, Lookup};
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, Tree};
 use crate::seams::{AddressSpace, Platform, ShortLock, World};
 use crate::units::{Order, PageIndex, PageRange};
 use crate::waits::Waiting;
@@ -85,8 +85,8 @@ impl<W: World> Mapping<W> {
         locked.downgrade(index, new).map_err(|_| GrabError::OutOfMemory)
     }
 
-    /// Empty entries of `order` behind `from`, locked, as long as nothing is there and `end` is not reached: each comes into
-    /// being already locked, so this never waits. Before the file system is asked about them, as with the entry of the fault
+    /// Entries of `order` behind `from`, locked, until one is locked already or of another size, or `end` is reached: empty ones where nothing is,
+    /// and those that other VMAs have made. None is waited for. Before the file system is asked about them, as with the entry of the fault
     /// itself: what it says of a page that nobody holds may be old already (pitfall 35).
     pub(crate) fn grab_ahead(&self, from: PageIndex, end: PageIndex, order: Order) -> Run<'_, W> {
         let mut run = Run { mapping: self, entries: Vec::new() };
@@ -96,37 +96,70 @@ impl<W: World> Mapping<W> {
         let mut next = from;
         let mut tree = self.tree.lock();
         while next.plus(order.pages()) <= end && run.entries.try_reserve(1).is_ok() {
-            let entry = Entry::new(order, Kind::Empty).locked();
-            if tree.insert(next, entry).is_err() {
-                break;
-            }
-            run.entries.push(LockedEntry::inserted(self, next, entry));
+            let Some(ahead) = self.grab_unlocked(&mut tree, next, order) else { break };
+            run.entries.push(ahead);
             next = next.plus(order.pages());
         }
         drop(tree);
         run
     }
+
+    /// One of them, which covers `start` and is no larger or smaller than `order`.
+    fn grab_unlocked(
+        &self,
+        tree: &mut Tree<'_, W>,
+        start: PageIndex,
+        order: Order,
+    ) -> Option<Ahead<'_, W>> {
+        let entry = Entry::new(order, Kind::Empty).locked();
+        let (entry, is_new) = match tree.insert(start, entry) {
+            Ok(()) => (entry, true),
+            Err(InsertError::OutOfMemory) => return None,
+            Err(InsertError::Occupied) => {
+                let found = tree.get(start)?.entry;
+                if found.is_locked() || found.order() != order {
+                    return None;
+                }
+                tree.replace(start, found.locked());
+                (found.locked(), false)
+            }
+        };
+        Some(Ahead { locked: LockedEntry::inserted(self, start, entry), is_new })
+    }
 }
 
-/// The locked entries behind that of a fault. Those that it did not fill go away with it.
+/// An entry behind that of a fault.
+struct Ahead<'m, W: World> {
+    locked: LockedEntry<'m, W>,
+    /// It is there for the run alone.
+    is_new: bool,
+}
+
+/// The locked entries behind that of a fault. Those that were made for it and that it did not fill go away with it.
 pub(crate) struct Run<'m, W: World> {
     mapping: &'m Mapping<W>,
-    entries: Vec<LockedEntry<'m, W>>,
+    entries: Vec<Ahead<'m, W>>,
 }
 
 impl<'m, W: World> Run<'m, W> {
-    /// Gives the entries that end at or before `end` their kind, and the others up. They are in order.
+    /// Gives the entries that end at or before `end` their kind, up to the first that stood for something else before; and gives the others up.
+    /// They are in order.
     pub(crate) fn fill(&mut self, end: PageIndex, kind: impl Fn(PageIndex) -> Kind) {
-        let kept = self.entries.partition_point(|entry| entry.pages().end <= end);
-        self.mapping.give_up(self.entries.split_off(kept));
-        for entry in &mut self.entries {
-            entry.set_kind(kind(entry.start()));
+        let fits = |ahead: &Ahead<'m, W>| {
+            let (entry, start) = (ahead.locked.entry(), ahead.locked.start());
+            ahead.locked.pages().end <= end && (ahead.is_new || entry.kind() == kind(start))
+        };
+        let kept = self.entries.iter().take_while(|ahead| fits(ahead)).count();
+        let rest = self.entries.split_off(kept);
+        self.give_up(rest);
+        for ahead in self.entries.iter_mut().filter(|ahead| ahead.is_new) {
+            ahead.locked.set_kind(kind(ahead.locked.start()));
         }
     }
 
     /// The pages of `unit` and of the run behind it.
     pub(crate) fn with(&self, unit: PageRange) -> PageRange {
-        let end = self.entries.last().map_or(unit.end, |last| last.pages().end);
+        let end = self.entries.last().map_or(unit.end, |last| last.locked.pages().end);
         PageRange::between(unit.start, end)
     }
 
@@ -135,15 +168,20 @@ impl<'m, W: World> Run<'m, W> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &LockedEntry<'m, W>> {
-        self.entries.iter()
+        self.entries.iter().map(|ahead| &ahead.locked)
+    }
+
+    /// Unlocks `entries`, and takes those out of the index that are still empty: left there they would keep 2 MiB entries out for ever.
+    fn give_up(&self, entries: Vec<Ahead<'m, W>>) {
+        let is_unused = |ahead: &Ahead<'m, W>| ahead.is_new && ahead.locked.entry().is_empty();
+        let unused: Vec<_> = entries.into_iter().filter(is_unused).map(|one| one.locked).collect();
+        self.mapping.remove_all(unused);
     }
 }
 
 impl<W: World> Drop for Run<'_, W> {
     fn drop(&mut self) {
-        if self.entries.first().is_some_and(|entry| entry.entry().is_empty()) {
-            // Left in the index they would keep 2 MiB entries out for ever.
-            self.mapping.give_up(mem::take(&mut self.entries));
-        }
+        let entries = mem::take(&mut self.entries);
+        self.give_up(entries);
     }
 }

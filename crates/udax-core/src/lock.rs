@@ -263,8 +263,11 @@ impl<W: World> Mapping<W> {
         }
     }
 
-    /// Deletes entries that the caller holds and nobody has seen but as locked, and wakes everybody who waited for them (W4).
-    pub(crate) fn give_up(&self, entries: Vec<LockedEntry<'_, W>>) {
+    /// Deletes entries that the caller holds, and wakes everybody who waited for them (W4).
+    pub(crate) fn remove_all(&self, entries: Vec<LockedEntry<'_, W>>) {
+        if entries.is_empty() {
+            return;
+        }
         let mut tree = self.tree.lock();
         for entry in &entries {
             tree.remove(entry.start);

@@ -4,22 +4,9 @@
 mod common;
 
 use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::time::{Duration, Instant};
+
+use common::{PAGE, UNIT, disk, sparse, wait_for_giving_back};
 use udax::{File, MmapOptions};
-
-const PAGE: usize = 4096;
-const UNIT: usize = 2 << 20;
-
-fn disk() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-}
-
-fn sparse(place: &Path, units: usize) -> File {
-    let file = tempfile::tempfile_in(place).expect("a file");
-    file.set_len((units * UNIT) as u64).expect("a length");
-    File::from(file)
-}
 
 /// The pages of a file for which the file system has no place on the disk yet, as they are not written (FIEMAP_EXTENT_DELALLOC).
 /// None if it does not tell.
@@ -53,14 +40,6 @@ fn tells() -> bool {
         eprintln!("SKIPPED: {} does not tell what it has not written", disk().display());
     }
     tells
-}
-
-fn wait_for_giving_back(before: u64) {
-    let since = Instant::now();
-    while udax::statistics().given_back_pages == before {
-        assert!(since.elapsed() < Duration::from_secs(60), "nothing is given back");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -3,30 +3,9 @@
 
 mod common;
 
+use common::{PAGE, UNIT, disk, sparse, wait_for_giving_back};
 use std::path::Path;
-use std::time::{Duration, Instant};
-use udax::{File, MmapOptions};
-
-const PAGE: usize = 4096;
-const UNIT: usize = 2 << 20;
-
-fn disk() -> &'static Path {
-    Path::new(env!("CARGO_TARGET_TMPDIR"))
-}
-
-fn sparse(place: &Path, units: usize) -> File {
-    let file = tempfile::tempfile_in(place).expect("a file");
-    file.set_len((units * UNIT) as u64).expect("a length");
-    File::from(file)
-}
-
-fn wait_for_giving_back(before: u64) {
-    let since = Instant::now();
-    while udax::statistics().given_back_pages == before {
-        assert!(since.elapsed() < Duration::from_secs(60), "nothing is given back");
-        std::thread::yield_now();
-    }
-}
+use udax::MmapOptions;
 
 /// The lock that a sync takes may be held by a thread that the child does not have.
 #[test]

@@ -307,7 +307,7 @@ fn giving_up_a_held_entry_wakes_all() {
     let mapping = mapping();
     let held = locked(&mapping, 5, Order::Pte);
     let waiters = two(&mapping, 5, 5, Then::Lock);
-    mapping.give_up(alloc::vec![held]);
+    mapping.remove_all(alloc::vec![held]);
     assert_eq!(mapping.sleepers(PageIndex(5)), 0);
     assert!(waiters.iter().all(|waiter| waiter.found() == Seen::Nothing));
     waiters.into_iter().for_each(Waiter::end);

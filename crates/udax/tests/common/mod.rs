@@ -1,6 +1,35 @@
 //! What the tests on real memory share.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use udax::File;
+
+pub(crate) const PAGE: usize = 4096;
+pub(crate) const UNIT: usize = 2 << 20;
+
+/// A folder on the disk that the tests are built on.
+pub(crate) fn disk() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// A file without a name, all hole, of so many 2 MiB.
+pub(crate) fn sparse(place: &Path, units: usize) -> File {
+    let file = tempfile::tempfile_in(place).expect("a file");
+    file.set_len((units * UNIT) as u64).expect("a length");
+    File::from(file)
+}
+
+/// Waits until more pages have been given back than `before`.
+pub(crate) fn wait_for_giving_back(before: u64) {
+    let since = Instant::now();
+    while udax::statistics().given_back_pages == before {
+        assert!(since.elapsed() < Duration::from_secs(60), "nothing is given back");
+        std::thread::yield_now();
+    }
+}
 
 /// Whether this kernel or this user cannot serve faults; then it says so, past the test harness's capture, and what to do about it.
 pub(crate) fn cannot_serve() -> bool {
