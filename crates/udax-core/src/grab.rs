@@ -152,9 +152,11 @@ impl<'m, W: World> Run<'m, W> {
         let kept = self.entries.iter().take_while(|ahead| fits(ahead)).count();
         let rest = self.entries.split_off(kept);
         self.give_up(rest);
-        for ahead in self.entries.iter_mut().filter(|ahead| ahead.is_new) {
-            ahead.locked.set_kind(kind(ahead.locked.start()));
-        }
+        self.mapping.with_tree(|tree| {
+            for ahead in self.entries.iter_mut().filter(|ahead| ahead.is_new) {
+                ahead.locked.set_kind_in(tree, kind(ahead.locked.start()));
+            }
+        });
     }
 
     /// The pages of `unit` and of the run behind it.
@@ -174,8 +176,9 @@ impl<'m, W: World> Run<'m, W> {
     /// Unlocks `entries`, and takes those out of the index that are still empty: left there they would keep 2 MiB entries out for ever.
     fn give_up(&self, entries: Vec<Ahead<'m, W>>) {
         let is_unused = |ahead: &Ahead<'m, W>| ahead.is_new && ahead.locked.entry().is_empty();
-        let unused: Vec<_> = entries.into_iter().filter(is_unused).map(|one| one.locked).collect();
-        self.mapping.remove_all(unused);
+        let (unused, used): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_unused);
+        self.mapping.remove_all(unused.into_iter().map(|ahead| ahead.locked).collect());
+        self.mapping.unlock_all(used.into_iter().map(|ahead| ahead.locked).collect());
     }
 }
 

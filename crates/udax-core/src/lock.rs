@@ -120,14 +120,23 @@ impl<'m, W: World> LockedEntry<'m, W> {
 
     /// Gives the entry another kind. Its size, its marks and its lock stay; waiters need not know, as their key stays.
     pub(crate) fn set_kind(&mut self, kind: Kind) {
+        self.mapping.with_tree(|tree| self.set_kind_in(tree, kind));
+    }
+
+    /// The same for who has the tree lock.
+    pub(crate) fn set_kind_in(&mut self, tree: &mut Index, kind: Kind) {
         let new = Entry::new(self.entry.order(), kind).locked();
-        self.with_tree(|tree| {
-            let old = tree.replace(self.start, new);
-            assert_eq!(old, self.entry, "somebody changed an entry that we hold locked");
-            self.mapping.disown(Found { start: self.start, entry: old });
-            self.mapping.own(Found { start: self.start, entry: new });
-        });
+        let old = tree.replace(self.start, new);
+        assert_eq!(old, self.entry, "somebody changed an entry that we hold locked");
+        self.mapping.disown(Found { start: self.start, entry: old });
+        self.mapping.own(Found { start: self.start, entry: new });
         self.entry = new;
+    }
+
+    fn unlock_in(&self, tree: &mut Index) {
+        let old = tree.replace(self.start, self.entry.unlocked());
+        // Not an assertion while unwinding: that would end the process and hide the first failure.
+        debug_assert!(old == self.entry, "somebody changed an entry that we hold locked");
     }
 
     /// Deletes the entry, and wakes everybody who waited for it (W4).
@@ -187,11 +196,7 @@ impl<W: World> Drop for LockedEntry<'_, W> {
         if !self.held {
             return;
         }
-        self.with_tree(|tree| {
-            let old = tree.replace(self.start, self.entry.unlocked());
-            // Not an assertion while unwinding: that would end the process and hide the first failure.
-            debug_assert!(old == self.entry, "somebody changed an entry that we hold locked");
-        });
+        self.with_tree(|tree| self.unlock_in(tree));
         self.mapping.wake(self.start, Wake::Next);
     }
 }
@@ -277,6 +282,18 @@ impl<W: World> Mapping<W> {
         for mut entry in entries {
             entry.held = false;
             self.wake(entry.start, Wake::All);
+        }
+    }
+
+    /// Unlocks entries that the caller holds, under one tree lock, and wakes the next waiter of each.
+    pub(crate) fn unlock_all(&self, entries: Vec<LockedEntry<'_, W>>) {
+        if entries.is_empty() {
+            return;
+        }
+        self.with_tree(|tree| entries.iter().for_each(|entry| entry.unlock_in(tree)));
+        for mut entry in entries {
+            entry.held = false;
+            self.wake(entry.start, Wake::Next);
         }
     }
 

@@ -221,6 +221,12 @@ impl HostFile {
         self.map().hole_pages(range)
     }
 
+    /// The run of pages around `index` that would be answered as holes now, if that is one. Never waits.
+    #[must_use]
+    pub fn hole_at(&self, index: PageIndex) -> Option<PageRange> {
+        self.map().hole_at(index)
+    }
+
     fn map(&self) -> MutexGuard<'_, HoleMap> {
         // Nobody panics between two changes that belong together.
         self.shared.map.lock().unwrap_or_else(PoisonError::into_inner)

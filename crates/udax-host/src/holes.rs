@@ -260,6 +260,10 @@ impl HoleMap {
     pub(crate) fn hole_pages(&self, range: PageRange) -> u64 {
         self.holes.pages_in(range)
     }
+
+    pub(crate) fn hole_at(&self, index: PageIndex) -> Option<PageRange> {
+        self.holes.run_at(index)
+    }
 }
 
 enum Allocated {

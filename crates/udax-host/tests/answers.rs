@@ -158,6 +158,8 @@ fn a_known_hole_stays_one_when_a_survey_passes_over_it() {
         }
         bench.survey();
         assert_eq!(bench.host.hole_pages(pages(20, 40)), 20);
+        assert!(bench.host.hole_at(PageIndex(25)).is_some_and(|hole| hole.start.0 == 20));
+        assert_eq!(bench.host.hole_at(PageIndex(15)), None, "it is data");
         let mut rest = everything();
         while let Some(data) = bench.host.assign_data(rest) {
             assert!(data.intersect(pages(20, 40)).is_empty(), "{data:?}");

@@ -133,7 +133,7 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
     };
     let ahead = match access {
         // The rest of a 2 MiB that can only be had in 4 KiB units comes along.
-        udax_core::Access::Read => behind + PMD_PAGES - 1,
+        udax_core::Access::Read => in_hole_behind(region, index, behind + PMD_PAGES - 1),
         udax_core::Access::Write => 0,
     };
     let translation_present = event.cause == Cause::WriteProtected;
@@ -171,7 +171,7 @@ fn serve_around(region: &Region, index: PageIndex, ahead: u64) {
             return;
         }
         let fault = Fault {
-            ahead: PMD_PAGES - 1,
+            ahead: in_hole_behind(region, trap.start, PMD_PAGES - 1),
             ..Fault::new(&region.vma, trap.start, udax_core::Access::Read)
         };
         let outcome = region.file.mapping.fault(&fault);
@@ -180,6 +180,12 @@ fn serve_around(region: &Region, index: PageIndex, ahead: u64) {
         }
         rest.start = trap.start;
     }
+}
+
+/// How many of `most` pages behind `index` are in the hole of `index`. An entry that the engine makes and takes back costs as much as one that it keeps.
+fn in_hole_behind(region: &Region, index: PageIndex, most: u64) -> u64 {
+    let hole = region.file.host.hole_at(index);
+    hole.map_or(most, |hole| (hole.end.0 - index.0 - 1).min(most))
 }
 
 /// Whether the 2 MiB of `index` are holes in part, and so would be several runs.
