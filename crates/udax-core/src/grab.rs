@@ -145,6 +145,9 @@ impl<'m, W: World> Run<'m, W> {
     /// Gives the entries that end at or before `end` their kind, up to the first that stood for something else before; and gives the others up.
     /// They are in order.
     pub(crate) fn fill(&mut self, end: PageIndex, kind: impl Fn(PageIndex) -> Kind) {
+        if self.entries.is_empty() {
+            return;
+        }
         let fits = |ahead: &Ahead<'m, W>| {
             let (entry, start) = (ahead.locked.entry(), ahead.locked.start());
             ahead.locked.pages().end <= end && (ahead.is_new || entry.kind() == kind(start))
@@ -175,6 +178,9 @@ impl<'m, W: World> Run<'m, W> {
 
     /// Unlocks `entries`, and takes those out of the index that are still empty: left there they would keep 2 MiB entries out for ever.
     fn give_up(&self, entries: Vec<Ahead<'m, W>>) {
+        if entries.is_empty() {
+            return;
+        }
         let is_unused = |ahead: &Ahead<'m, W>| ahead.is_new && ahead.locked.entry().is_empty();
         let (unused, used): (Vec<_>, Vec<_>) = entries.into_iter().partition(is_unused);
         self.mapping.remove_all(unused.into_iter().map(|ahead| ahead.locked).collect());
