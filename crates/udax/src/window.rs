@@ -1,6 +1,6 @@
 //! How far ahead of a fault to map: a window grows while faults come in order, and shrinks when they do not.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use udax_core::{PMD_PAGES, PageIndex, PageRange};
 
 /// 256 MiB: beyond it a fault more or less is lost in the cost of the pages themselves.
@@ -30,19 +30,77 @@ pub(crate) enum Reason {
     Filling,
 }
 
+/// Places at which accesses may go on in order: as many threads can each go through a part of their own, or one thread through several arrays.
+const STREAMS: usize = 4;
+
+/// Accesses that came in order up to here.
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    /// The page at which the next fault comes if they go on.
+    expected: u64,
+    /// Where they began.
+    begun: u64,
+    /// Pages mapped at the last fault.
+    pages: u64,
+}
+
+impl Stream {
+    /// A fault in `unit`: how many pages behind it to map, if so many times as many as last time are.
+    fn advance(&mut self, unit: PageRange, growth: u64) -> u64 {
+        self.pages = grown(self.pages, growth, unit);
+        self.expected = unit.start.0 + self.pages;
+        self.pages - unit.len()
+    }
+}
+
+fn grown(last: u64, growth: u64, unit: PageRange) -> u64 {
+    (last * growth).clamp(unit.len(), LARGEST_PAGES.max(unit.len()))
+}
+
 /// The window of one region, for loads or for stores. Only the fault thread makes it grow.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
-    /// The page at which the next fault comes if accesses go upwards.
-    expected: AtomicU64,
-    /// Where the stores began that came in order up to here.
-    begun: AtomicU64,
-    /// Pages mapped at the last fault.
-    pages: AtomicU64,
+pub(crate) struct Window(Mutex<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// The one that the last fault was of comes first.
+    streams: Vec<Stream>,
+    /// Faults that were in none.
+    scattered: u64,
+    /// Pages opened at the last of those.
+    guessed: u64,
     /// Faults since the window was new.
-    faults: AtomicU64,
+    faults: u64,
     /// Pages mapped since.
-    mapped: AtomicU64,
+    mapped: u64,
+}
+
+impl Progress {
+    /// Puts the stream that goes on at `unit` in front, or a new one; where it stood, if it was there.
+    fn stream_at(&mut self, unit: PageRange) -> (&mut Stream, Option<usize>) {
+        let goes_on = |stream: &Stream| unit.start.0 != 0 && stream.expected == unit.start.0;
+        let found = self.streams.iter().position(goes_on);
+        let stream = match found {
+            Some(place) => self.streams.remove(place),
+            None => Stream { expected: unit.end.0, begun: unit.start.0, pages: 0 },
+        };
+        self.streams.truncate(STREAMS - 1);
+        self.streams.insert(0, stream);
+        (&mut self.streams[0], found)
+    }
+
+    /// Stores here and there come before `unit` as well as behind: a block that begins at a multiple of its size. What follows it would be in order.
+    fn guess(&mut self, unit: PageRange) -> PageRange {
+        let growth = if self.scattered < SCATTERED { 0 } else { GROWTH };
+        self.scattered += 1;
+        self.guessed = grown(self.guessed, growth, unit);
+        let size = self.guessed.next_power_of_two();
+        let start = PageIndex(unit.start.0 / size * size);
+        let block = PageRange::between(start, unit.end.max(start.plus(size)));
+        let stream = &mut self.streams[0];
+        (stream.expected, stream.pages) = (block.end.0, self.guessed);
+        block
+    }
 }
 
 impl Window {
@@ -50,18 +108,19 @@ impl Window {
     pub(crate) fn ahead_of_load(&self, index: PageIndex) -> u64 {
         let start = PageIndex(index.0 - index.colour());
         let unit = PageRange::new(start, PMD_PAGES);
-        let grown = if self.comes_in_order(unit) { GROWTH } else { 0 };
-        let ahead = self.advance(unit, grown);
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        self.mapped.fetch_add(unit.len() + ahead, Ordering::Relaxed);
+        let mut progress = self.progress();
+        let (stream, found) = progress.stream_at(unit);
+        let ahead = stream.advance(unit, if found.is_some() { GROWTH } else { 0 });
+        progress.faults += 1;
+        progress.mapped += unit.len() + ahead;
         ahead
     }
 
     /// Whether loads in a VMA of `pages` are so far apart that a window of zeros serves but one of them. It then costs as much memory as the page
     /// that it spares (a page table goes with it), and a fault in user space.
     pub(crate) fn are_sparse(&self, pages: PageRange) -> bool {
-        let mapped = self.mapped.load(Ordering::Relaxed);
-        self.faults.load(Ordering::Relaxed) >= SPARSE_FAULTS && mapped < pages.len() / SPARSE_PART
+        let progress = self.progress();
+        progress.faults >= SPARSE_FAULTS && progress.mapped < pages.len() / SPARSE_PART
     }
 
     /// The first store to `unit`: what to open to stores, which has that in it; all that is not behind it is a guess. `was_filled` tells whether every page
@@ -71,48 +130,30 @@ impl Window {
         unit: PageRange,
         was_filled: impl FnOnce() -> bool,
     ) -> (PageRange, Reason) {
-        let in_order = self.comes_in_order(unit);
-        let scattered = self.faults.fetch_add(1, Ordering::Relaxed) < SCATTERED;
-        if !in_order {
-            self.begun.store(unit.start.0, Ordering::Relaxed);
-            let ahead = self.advance(unit, if scattered { 0 } else { GROWTH });
-            return (self.block_of(unit, ahead), Reason::Guess);
+        let mut progress = self.progress();
+        let (stream, found) = progress.stream_at(unit);
+        let Some(place) = found else { return (progress.guess(unit), Reason::Guess) };
+        // Of those who fill several parts at the same time each is better served by the kernel, beside the others, than one after another here.
+        if place > 0 || !was_filled() {
+            return (reach(unit, stream.advance(unit, GROWTH)), Reason::InOrder);
         }
-        if !was_filled() {
-            return (reach(unit, self.advance(unit, GROWTH)), Reason::InOrder);
-        }
-        let filled = unit.start.0 - self.begun.load(Ordering::Relaxed);
+        let filled = unit.start.0 - stream.begun;
         let units = (filled / FILLED_PART).min(FILLED_PAGES) / PMD_PAGES;
-        self.pages.store(units * PMD_PAGES, Ordering::Relaxed);
+        stream.pages = units * PMD_PAGES;
         let reason = if units > 0 { Reason::Filling } else { Reason::InOrder };
-        (reach(unit, self.advance(unit, 1)), reason)
-    }
-
-    /// Stores here and there come before it as well as behind: a block that begins at a multiple of its size. What follows it would be in order.
-    fn block_of(&self, unit: PageRange, ahead: u64) -> PageRange {
-        let size = (unit.len() + ahead).next_power_of_two();
-        let start = PageIndex(unit.start.0 / size * size);
-        let block = PageRange::between(start, reach(unit, 0).end.max(start.plus(size)));
-        self.expected.store(block.end.0, Ordering::Relaxed);
-        block
+        (reach(unit, stream.advance(unit, 1)), reason)
     }
 
     /// What was opened was not used: begins anew.
     pub(crate) fn shrink(&self) {
-        self.pages.store(0, Ordering::Relaxed);
-        self.faults.store(0, Ordering::Relaxed);
+        let mut progress = self.progress();
+        progress.streams.iter_mut().for_each(|stream| stream.pages = 0);
+        (progress.scattered, progress.guessed) = (0, 0);
     }
 
-    fn comes_in_order(&self, unit: PageRange) -> bool {
-        unit.start.0 != 0 && self.expected.load(Ordering::Relaxed) == unit.start.0
-    }
-
-    fn advance(&self, unit: PageRange, growth: u64) -> u64 {
-        let last = self.pages.load(Ordering::Relaxed);
-        let pages = (last * growth).clamp(unit.len(), LARGEST_PAGES.max(unit.len()));
-        self.pages.store(pages, Ordering::Relaxed);
-        self.expected.store(unit.start.0 + pages, Ordering::Relaxed);
-        pages - unit.len()
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        // Numbers, none of which depends on another.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -201,6 +242,25 @@ mod tests {
         assert_eq!(store(105, false), (units(105, 16), Reason::InOrder));
         assert_eq!(store(121, true), (units(121, 4), Reason::Filling));
         assert_eq!(store(125, true), (units(125, 4), Reason::Filling));
+    }
+
+    #[test]
+    fn several_go_through_parts_of_their_own() {
+        let window = Window::default();
+        let store = |start| window.around_store(unit(start), || true);
+        for start in [100, 200, 300, 400] {
+            assert_eq!(store(start), (unit(start), Reason::Guess));
+        }
+        for start in [101, 201, 301, 401] {
+            assert_eq!(store(start), (units(start, 4), Reason::InOrder), "none is a guess");
+        }
+        assert_eq!(store(405), (unit(405), Reason::Filling), "for the moment it is alone");
+        // The oldest is forgotten.
+        assert_eq!(store(500), (units(500, 4), Reason::Guess));
+        assert_eq!(store(105), (units(96, 16), Reason::Guess));
+        let loads = Window::default();
+        let load = |unit: u64| loads.ahead_of_load(PageIndex(unit * PMD_PAGES)) / PMD_PAGES;
+        assert_eq!([load(10), load(20), load(11), load(21), load(15)], [0, 0, 3, 3, 15]);
     }
 
     #[test]
