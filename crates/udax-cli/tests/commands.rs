@@ -191,9 +191,9 @@ fn each_pattern_takes_so_many_faults_and_system_calls_and_leaves_so_many_vmas() 
         return;
     }
     let expected = [
-        // Windows of 2, 8, 32 and the other 22 MiB; each is a VMA, made elsewhere and moved.
-        ("read-hole", 4, 3, 64),
-        ("scan-hole", 4, 3, 64),
+        // Windows of 2, 16 and the other 46 MiB; each is a VMA, made elsewhere and moved.
+        ("read-hole", 3, 2, 48),
+        ("scan-hole", 3, 2, 48),
         // Eight times 2 MiB, until a quarter of what was filled is as much; then more each time.
         ("write-sequential", 16, 0, 123),
         // 2, 8, 32 and the other 22 MiB.

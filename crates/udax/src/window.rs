@@ -5,8 +5,11 @@ use udax_core::{PMD_PAGES, PageIndex, PageRange};
 
 /// 256 MiB: beyond it a fault more or less is lost in the cost of the pages themselves.
 const LARGEST_PAGES: u64 = 128 * PMD_PAGES;
-/// By how much a window grows with each fault that comes in order.
+/// By how much a window for stores grows with each fault that comes in order.
 const GROWTH: u64 = 4;
+/// The same for loads. Zeros that nobody looks at cost no memory and little time, a fault in user space as much as the windows of 100 MiB: so 1 GiB takes four.
+const LARGEST_LOAD: u64 = 512 * PMD_PAGES;
+const LOAD_GROWTH: u64 = 8;
 /// So many first stores here and there open what they need and no more; those that follow open four times as much each time. A few stores shall leave
 /// most of a file to the zero page, many shall not cost a fault in user space each. What was opened and is not used is given back (see `opened`).
 const SCATTERED: u64 = 4;
@@ -45,16 +48,16 @@ struct Stream {
 }
 
 impl Stream {
-    /// A fault in `unit`: how many pages behind it to map, if so many times as many as last time are.
-    fn advance(&mut self, unit: PageRange, growth: u64) -> u64 {
-        self.pages = grown(self.pages, growth, unit);
+    /// A fault in `unit`: how many pages behind it to map, if so many times as many as last time are, up to `largest`.
+    fn advance(&mut self, unit: PageRange, growth: u64, largest: u64) -> u64 {
+        self.pages = grown(self.pages, growth, unit, largest);
         self.expected = unit.start.0 + self.pages;
         self.pages - unit.len()
     }
 }
 
-fn grown(last: u64, growth: u64, unit: PageRange) -> u64 {
-    (last * growth).clamp(unit.len(), LARGEST_PAGES.max(unit.len()))
+fn grown(last: u64, growth: u64, unit: PageRange, largest: u64) -> u64 {
+    (last * growth).clamp(unit.len(), largest.max(unit.len()))
 }
 
 /// The window of one region, for loads or for stores. Only the fault thread makes it grow.
@@ -93,7 +96,7 @@ impl Progress {
     fn guess(&mut self, unit: PageRange) -> PageRange {
         let growth = if self.scattered < SCATTERED { 0 } else { GROWTH };
         self.scattered += 1;
-        self.guessed = grown(self.guessed, growth, unit);
+        self.guessed = grown(self.guessed, growth, unit, LARGEST_PAGES);
         let size = self.guessed.next_power_of_two();
         let start = PageIndex(unit.start.0 / size * size);
         let block = PageRange::between(start, unit.end.max(start.plus(size)));
@@ -110,7 +113,8 @@ impl Window {
         let unit = PageRange::new(start, PMD_PAGES);
         let mut progress = self.progress();
         let (stream, found) = progress.stream_at(unit);
-        let ahead = stream.advance(unit, if found.is_some() { GROWTH } else { 0 });
+        let growth = if found.is_some() { LOAD_GROWTH } else { 0 };
+        let ahead = stream.advance(unit, growth, LARGEST_LOAD);
         progress.faults += 1;
         progress.mapped += unit.len() + ahead;
         ahead
@@ -135,13 +139,13 @@ impl Window {
         let Some(place) = found else { return (progress.guess(unit), Reason::Guess) };
         // Of those who fill several parts at the same time each is better served by the kernel, beside the others, than one after another here.
         if place > 0 || !was_filled() {
-            return (reach(unit, stream.advance(unit, GROWTH)), Reason::InOrder);
+            return (reach(unit, stream.advance(unit, GROWTH, LARGEST_PAGES)), Reason::InOrder);
         }
         let filled = unit.start.0 - stream.begun;
         let units = (filled / FILLED_PART).min(FILLED_PAGES) / PMD_PAGES;
         stream.pages = units * PMD_PAGES;
         let reason = if units > 0 { Reason::Filling } else { Reason::InOrder };
-        (reach(unit, stream.advance(unit, 1)), reason)
+        (reach(unit, stream.advance(unit, 1, LARGEST_PAGES)), reason)
     }
 
     /// What was opened was not used: begins anew.
@@ -174,13 +178,13 @@ mod tests {
     fn loads_in_order_grow_the_window_and_a_jump_shrinks_it() {
         let window = Window::default();
         assert_eq!(window.ahead_of_load(PageIndex(0)), 0);
-        assert_eq!(window.ahead_of_load(PageIndex(PMD_PAGES)), 3 * PMD_PAGES);
-        assert_eq!(window.ahead_of_load(PageIndex(5 * PMD_PAGES)), 15 * PMD_PAGES);
+        assert_eq!(window.ahead_of_load(PageIndex(PMD_PAGES)), 7 * PMD_PAGES);
+        assert_eq!(window.ahead_of_load(PageIndex(9 * PMD_PAGES)), 63 * PMD_PAGES);
         assert_eq!(window.ahead_of_load(PageIndex(1_000_000)), 0);
     }
 
     #[test]
-    fn the_window_stops_growing_at_256_mib() {
+    fn the_window_stops_growing_at_a_gib() {
         let window = Window::default();
         let mut next = 0;
         let mut largest = 0;
@@ -189,7 +193,7 @@ mod tests {
             largest = largest.max(ahead);
             next += PMD_PAGES + ahead;
         }
-        assert_eq!(largest, LARGEST_PAGES - PMD_PAGES);
+        assert_eq!(largest, LARGEST_LOAD - PMD_PAGES);
     }
 
     #[test]
@@ -260,7 +264,7 @@ mod tests {
         assert_eq!(store(105), (units(96, 16), Reason::Guess));
         let loads = Window::default();
         let load = |unit: u64| loads.ahead_of_load(PageIndex(unit * PMD_PAGES)) / PMD_PAGES;
-        assert_eq!([load(10), load(20), load(11), load(21), load(15)], [0, 0, 3, 3, 15]);
+        assert_eq!([load(10), load(20), load(11), load(21), load(15)], [0, 0, 7, 7, 0]);
     }
 
     #[test]
