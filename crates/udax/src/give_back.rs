@@ -178,3 +178,26 @@ fn shared_vmas<'r>(
     let own = regions.iter().filter(move |region| std::ptr::eq(&*region.file, file));
     own.map(|region| &region.vma).filter(|vma| vma.sharing == Sharing::Shared)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::runtime::Runtime;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// In a child of fork nobody gives back, and the lock may be held by a thread that it does not have.
+    #[test]
+    fn a_sync_waits_for_nobody_who_gives_back_in_a_child_of_fork() {
+        let runtime = Runtime::new(None);
+        let state = runtime.state;
+        state.close();
+        let (says, heard) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let giving_back = state.giving_back.write();
+            scope.spawn(|| says.send(state.while_syncing().is_none()));
+            let answer = heard.recv_timeout(Duration::from_secs(20));
+            drop(giving_back);
+            assert_eq!(answer, Ok(true), "it waits");
+        });
+    }
+}
