@@ -71,6 +71,9 @@ fn gather(found: &Capabilities) -> Info {
         engine: match (&found.userfaultfd, &usable) {
             (_, Err(_)) => "none",
             (UserfaultfdAccess::Device, Ok(())) => "userfaultfd, by /dev/userfaultfd",
+            (UserfaultfdAccess::UserModeOnly, Ok(())) => {
+                "userfaultfd, by its system call, for faults in user mode; memory is prepared for system calls"
+            }
             (_, Ok(())) => "userfaultfd, by its system call",
         },
         advice: usable.err(),

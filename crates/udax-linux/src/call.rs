@@ -86,18 +86,18 @@ impl Mailbox {
 
 /// Said once, waited for by one.
 #[derive(Default)]
-struct Done {
+pub(crate) struct Done {
     said: Mutex<bool>,
     change: Condvar,
 }
 
 impl Done {
-    fn say(&self) {
+    pub(crate) fn say(&self) {
         *lock(&self.said) = true;
         self.change.notify_one();
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let mut said = lock(&self.said);
         while !*said {
             said = wait(&self.change, said);

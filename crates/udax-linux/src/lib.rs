@@ -9,6 +9,7 @@ compile_error!("addresses and file offsets are taken to be of 64 bits");
 
 mod area;
 mod call;
+mod engine;
 mod events;
 mod file;
 mod follow;
@@ -30,6 +31,7 @@ mod sys;
 mod window;
 
 pub use area::{Prot, Sharing, VmaArea};
+pub use engine::{Engine, UnknownEngine};
 pub use events::{Access, Cause, FaultEvent, Handler};
 pub use file::{AccessMode, FileHandle, FileInfo, descriptor_appends, file_info};
 pub use fork::at_fork;
@@ -39,8 +41,9 @@ pub use native::{Mapped, NativeCalls};
 pub use platform::{StdLock, StdParker, StdPlatform};
 pub use probe::{Capabilities, UserfaultfdAccess, probe};
 pub use runs::{Run, RunState};
-pub use service::{Service, StartError};
+pub use service::Service;
 pub use space::LinuxSpace;
+pub use start::StartError;
 pub use stats::{Stats, StatsSnapshot, calls_made};
 pub use sys::errno::Errno;
 pub use sys::signal::SignalsBlocked;

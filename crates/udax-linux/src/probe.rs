@@ -1,5 +1,6 @@
 //! What this machine and this process may do.
 
+use crate::engine::Engine;
 use crate::start::{advice, has_huge_zero_pages, private_table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
@@ -14,6 +15,8 @@ pub enum UserfaultfdAccess {
     Syscall,
     /// By `/dev/userfaultfd`.
     Device,
+    /// By its system call, for faults in user mode alone.
+    UserModeOnly,
     /// Not at all.
     Refused {
         /// What the system call said.
@@ -58,6 +61,7 @@ impl Capabilities {
     /// # Errors
     /// What is in the way, and what can be done about it.
     pub fn usable(&self) -> Result<(), String> {
+        Engine::asked().map_err(|unknown| unknown.to_string())?;
         if let UserfaultfdAccess::Refused { errno, advice } = &self.userfaultfd {
             return Err(format!("userfaultfd is refused: {errno}; {advice}"));
         }
@@ -153,7 +157,7 @@ fn try_rest() -> Tried {
 }
 
 fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
-    match uffd::open() {
+    match uffd::open(Engine::asked().unwrap_or(None)) {
         Ok((number, source)) => {
             let all = uffd::handshake(number, 0).unwrap_or(0);
             fd::close(number);
@@ -161,6 +165,7 @@ fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
             let access = match source {
                 uffd::Source::Syscall => UserfaultfdAccess::Syscall,
                 uffd::Source::Device => UserfaultfdAccess::Device,
+                uffd::Source::UserModeOnly => UserfaultfdAccess::UserModeOnly,
             };
             (access, features)
         }

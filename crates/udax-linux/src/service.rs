@@ -9,12 +9,13 @@
 //!
 //! All of them block every signal, except the two that the C library needs in every thread.
 
-use crate::call::{Job, Mailbox};
+use crate::call::{Done, Job, Mailbox};
+use crate::engine::Engine;
 use crate::events::{Access, Cause, FaultEvent, Handler};
 use crate::follow::Follower;
 use crate::lease::Leases;
 use crate::platform::lock;
-use crate::start;
+use crate::start::{self, StartError};
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
 use crate::sys::fd::{self, Polled};
@@ -30,67 +31,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Why the service could not be started. What it says includes what can be done about it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StartError {
-    /// No userfaultfd is to be had.
-    Userfaultfd {
-        /// What the system call said.
-        errno: Errno,
-        /// What can be done about it.
-        advice: String,
-    },
-    /// The kernel's userfaultfd lacks something.
-    Features {
-        /// What it lacks.
-        missing: &'static str,
-        /// The kernel's release.
-        release: String,
-    },
-    /// The service's threads could not get a descriptor table of their own.
-    DescriptorTable(Errno),
-    /// Descriptors of the program cannot be had by `pidfd_getfd`.
-    Pidfd(Errno),
-    /// `/proc/self/pagemap` or `/proc/self/mem` cannot be opened.
-    Proc(Errno),
-    /// A thread could not be started.
-    Thread(Errno),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Userfaultfd { errno, advice } => {
-                write!(f, "userfaultfd is refused: {errno}; {advice}")
-            }
-            Self::Features { missing, release } => {
-                write!(
-                    f,
-                    "the userfaultfd of Linux {release} lacks {missing}: Linux 5.7 or later is needed"
-                )
-            }
-            Self::DescriptorTable(errno) => {
-                write!(
-                    f,
-                    "no descriptor table of our own: {errno}; unshare(CLONE_FILES) and close_range (Linux 5.9) must be allowed"
-                )
-            }
-            Self::Pidfd(errno) => {
-                write!(
-                    f,
-                    "descriptors cannot be shared: {errno}; pidfd_open and pidfd_getfd (Linux 5.6) must be allowed"
-                )
-            }
-            Self::Proc(errno) => {
-                write!(f, "/proc/self/pagemap or /proc/self/mem: {errno}; /proc must be mounted")
-            }
-            Self::Thread(errno) => write!(f, "a service thread could not be started: {errno}"),
-        }
-    }
-}
-
-impl core::error::Error for StartError {}
 
 /// Set in a child of fork, which has none of the threads and none of their descriptors.
 static FORGOTTEN: AtomicBool = AtomicBool::new(false);
@@ -122,6 +62,7 @@ pub(crate) fn die(what: &str) -> ! {
 /// The descriptors that the service itself works with: numbers in the private table.
 pub(crate) struct Table {
     pub(crate) uffd: RawFd,
+    pub(crate) engine: Engine,
     pub(crate) process: RawFd,
     pub(crate) pagemap: RawFd,
     pub(crate) memory: RawFd,
@@ -148,12 +89,19 @@ pub struct Service {
     mapper: AtomicI32,
     /// Whether `udax-fault` is at work.
     serving: AtomicBool,
-    /// Faults that were read and not yet handled.
-    queue: Mutex<VecDeque<FaultEvent>>,
+    /// Faults that were read, or told of, and not yet handled.
+    queue: Mutex<VecDeque<Queued>>,
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
     moving: Mutex<()>,
     stats: Stats,
     fail_at_first_fault: bool,
+}
+
+/// A fault that waits for its turn.
+struct Queued {
+    event: FaultEvent,
+    /// Who told of it, and waits for it to be served.
+    told_by: Option<Arc<Done>>,
 }
 
 impl fmt::Debug for Service {
@@ -269,6 +217,12 @@ impl Service {
         FORGOTTEN.load(Ordering::Acquire)
     }
 
+    /// How faults come here.
+    #[must_use]
+    pub const fn engine(&self) -> Engine {
+        self.table.engine
+    }
+
     /// What was done so far.
     #[must_use]
     pub fn stats(&self) -> &Stats {
@@ -359,12 +313,13 @@ impl Service {
             uffd::Event::Fault { address, flags, thread } => {
                 let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
                 let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
-                queue.push_back(FaultEvent {
+                let event = FaultEvent {
                     address: address & !(mem::PAGE - 1),
                     access: if stores { Access::Write } else { Access::Read },
                     cause: if protected { Cause::WriteProtected } else { Cause::Missing },
                     thread,
-                });
+                };
+                queue.push_back(Queued { event, told_by: None });
             }
             uffd::Event::Other => {}
         });
@@ -374,7 +329,20 @@ impl Service {
         }
     }
 
-    fn next_fault(&self) -> Option<FaultEvent> {
+    /// Has a fault served that nobody has taken, as if a thread had, and waits for it. Not on a service thread, and with no lock held that a fault needs.
+    ///
+    /// # Panics
+    /// In a child of fork, which has no service.
+    pub fn serve_as_fault(&self, event: FaultEvent) {
+        assert!(!Self::is_forgotten(), "a child of fork has no service");
+        let done = Arc::new(Done::default());
+        let told_by = Some(Arc::clone(&done));
+        lock(&self.queue).push_back(Queued { event, told_by });
+        self.with_descriptors(|| fd::ring(self.table.queued));
+        done.wait();
+    }
+
+    fn next_fault(&self) -> Option<Queued> {
         lock(&self.queue).pop_front()
     }
 
@@ -383,11 +351,14 @@ impl Service {
         let mut follower = Follower::new(&self.mapper, &self.to_mapper);
         loop {
             self.serving.store(true, Ordering::Relaxed);
-            while let Some(fault) = self.next_fault() {
-                self.serve(fault);
-                follower.beside(fault, || {
-                    uffd::wake(self.table.uffd, fault.address, mem::PAGE);
-                });
+            while let Some(Queued { event, told_by }) = self.next_fault() {
+                self.serve(event);
+                match told_by {
+                    Some(done) => done.say(),
+                    None => follower.beside(event, || {
+                        uffd::wake(self.table.uffd, event.address, mem::PAGE);
+                    }),
+                }
             }
             self.serving.store(false, Ordering::Relaxed);
             match fd::poll_two(self.table.uffd, self.table.queued, follower.patience()) {

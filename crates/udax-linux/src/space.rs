@@ -137,9 +137,14 @@ impl LinuxSpace {
     /// The first trap in `range`.
     #[must_use]
     pub fn first_trap(&self, range: PageRange) -> Option<PageRange> {
+        self.first_run(range, |state| state == RunState::Trap).map(|run| run.pages)
+    }
+
+    /// The first run in `range`, cut to it, whose state is one that is looked for; plain is none.
+    #[must_use]
+    pub fn first_run(&self, range: PageRange, is_it: impl Fn(RunState) -> bool) -> Option<Run> {
         let held = self.hold();
-        let mut runs = held.state.runs.in_range(range);
-        runs.find(|run| run.state == RunState::Trap).map(|run| run.pages)
+        held.state.runs.in_range(range).find(|run| is_it(run.state))
     }
 
     /// Lays a trap over the part of `range` that is in this VMA; it must be plain, and no other thread may use it yet. Pages

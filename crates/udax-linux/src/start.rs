@@ -1,13 +1,79 @@
 //! Starting a service: the private descriptor table, what goes into it, and the threads.
 
+use crate::engine::{Engine, UnknownEngine};
 use crate::events::Handler;
-use crate::service::{Role, Service, StartError, Table};
+use crate::service::{Role, Service, Table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
 use crate::sys::{fd, mem, uffd};
 use linux_raw_sys::general as k;
+use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::thread::Builder;
+
+/// Why the service could not be started. What it says includes what can be done about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// An engine was asked for that there is not.
+    Engine(UnknownEngine),
+    /// No userfaultfd is to be had.
+    Userfaultfd {
+        /// What the system call said.
+        errno: Errno,
+        /// What can be done about it.
+        advice: String,
+    },
+    /// The kernel's userfaultfd lacks something.
+    Features {
+        /// What it lacks.
+        missing: &'static str,
+        /// The kernel's release.
+        release: String,
+    },
+    /// The service's threads could not get a descriptor table of their own.
+    DescriptorTable(Errno),
+    /// Descriptors of the program cannot be had by `pidfd_getfd`.
+    Pidfd(Errno),
+    /// `/proc/self/pagemap` or `/proc/self/mem` cannot be opened.
+    Proc(Errno),
+    /// A thread could not be started.
+    Thread(Errno),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Engine(unknown) => unknown.fmt(f),
+            Self::Userfaultfd { errno, advice } => {
+                write!(f, "userfaultfd is refused: {errno}; {advice}")
+            }
+            Self::Features { missing, release } => {
+                write!(
+                    f,
+                    "the userfaultfd of Linux {release} lacks {missing}: Linux 5.7 or later is needed"
+                )
+            }
+            Self::DescriptorTable(errno) => {
+                write!(
+                    f,
+                    "no descriptor table of our own: {errno}; unshare(CLONE_FILES) and close_range (Linux 5.9) must be allowed"
+                )
+            }
+            Self::Pidfd(errno) => {
+                write!(
+                    f,
+                    "descriptors cannot be shared: {errno}; pidfd_open and pidfd_getfd (Linux 5.6) must be allowed"
+                )
+            }
+            Self::Proc(errno) => {
+                write!(f, "/proc/self/pagemap or /proc/self/mem: {errno}; /proc must be mounted")
+            }
+            Self::Thread(errno) => write!(f, "a service thread could not be started: {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
 
 type Answer = Result<Arc<Service>, StartError>;
 
@@ -60,7 +126,7 @@ fn start_others(handler: Arc<dyn Handler>, table: Table) -> Answer {
 /// Gives this thread a table of its own and opens what the service needs.
 fn open_table() -> Result<Table, StartError> {
     private_table().map_err(StartError::DescriptorTable)?;
-    let uffd = open_uffd()?;
+    let (uffd, engine) = open_uffd()?;
     let process = fd::this_process().map_err(StartError::Pidfd)?;
     // Descriptor 0 is taken as the example; only a program without one may refuse it.
     match fd::fetch(process, 0) {
@@ -72,6 +138,7 @@ fn open_table() -> Result<Table, StartError> {
     let counter = || fd::event_counter().map_err(StartError::DescriptorTable);
     Ok(Table {
         uffd,
+        engine,
         process,
         pagemap: open(c"/proc/self/pagemap")?,
         memory: open(c"/proc/self/mem")?,
@@ -94,8 +161,10 @@ pub(crate) fn private_table() -> Result<(), Errno> {
     Ok(())
 }
 
-fn open_uffd() -> Result<i32, StartError> {
-    let (uffd, _) = uffd::open().map_err(|(errno, device)| StartError::Userfaultfd {
+/// The best userfaultfd that there is, or the one that is asked for.
+fn open_uffd() -> Result<(i32, Engine), StartError> {
+    let asked = Engine::asked().map_err(StartError::Engine)?;
+    let (uffd, source) = uffd::open(asked).map_err(|(errno, device)| StartError::Userfaultfd {
         errno,
         advice: advice(errno, device),
     })?;
@@ -106,7 +175,7 @@ fn open_uffd() -> Result<i32, StartError> {
         missing: "remap events or write protection",
         release: fd::read_text(c"/proc/sys/kernel/osrelease").unwrap_or_default(),
     })?;
-    Ok(uffd)
+    Ok((uffd, source.engine()))
 }
 
 /// What can be done about a refusal: of the system call, and of the device.

@@ -3,10 +3,11 @@
 //! The runtime's answer is held over the real call, so that no fault meanwhile finds a hole where the call has not stored yet. If the
 //! thread is cancelled in the call, unwinding lets go of it.
 
+use crate::buffers::{ready, ready_vectors};
 use crate::errno::Kept;
 use crate::{descriptors, peek, real, state, vectors};
 use libc::{c_int, c_long, c_uint, c_void, iovec, loff_t, off_t, size_t, ssize_t};
-use udax::program::{FileCall, Program, WriteAt};
+use udax::program::{Access, FileCall, Program, WriteAt};
 
 /// Where a call writes.
 #[derive(Clone, Copy)]
@@ -95,6 +96,10 @@ pub(crate) fn over<R>(held: Option<FileCall>, call: impl FnOnce() -> R) -> R {
     answer
 }
 
+fn ready_to_write(from: *const c_void, count: size_t, call: impl Fn() -> ssize_t) -> ssize_t {
+    ready(&[(from.addr(), count)], Access::Read, call)
+}
+
 /// write(2).
 ///
 /// # Safety
@@ -107,7 +112,7 @@ pub(crate) unsafe extern "C-unwind" fn write(
 ) -> ssize_t {
     let held = hold(fd, Place::Position, count as u64);
     // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::write(fd, from, count) })
+    over(held, || ready_to_write(from, count, || unsafe { real::write(fd, from, count) }))
 }
 
 /// write(2), by glibc's inner name.
@@ -137,7 +142,7 @@ pub(crate) unsafe extern "C-unwind" fn pwrite64(
 ) -> ssize_t {
     let held = hold(fd, Place::At(at), count as u64);
     // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::pwrite64(fd, from, count, at) })
+    over(held, || ready_to_write(from, count, || unsafe { real::pwrite64(fd, from, count, at) }))
 }
 
 /// pwrite(2).
@@ -182,7 +187,8 @@ pub(crate) unsafe extern "C-unwind" fn writev(
 ) -> ssize_t {
     let held = hold(fd, Place::Position, vector_bytes(from, count));
     // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::writev(fd, from, count) })
+    let call = || unsafe { real::writev(fd, from, count) };
+    over(held, || ready_vectors(from, count, Access::Read, call))
 }
 
 /// pwritev(2), by its name for large files.
@@ -198,7 +204,8 @@ pub(crate) unsafe extern "C-unwind" fn pwritev64(
 ) -> ssize_t {
     let held = hold(fd, Place::At(at), vector_bytes(from, count));
     // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::pwritev64(fd, from, count, at) })
+    let call = || unsafe { real::pwritev64(fd, from, count, at) };
+    over(held, || ready_vectors(from, count, Access::Read, call))
 }
 
 /// pwritev(2).
@@ -230,7 +237,8 @@ pub(crate) unsafe extern "C-unwind" fn pwritev64v2(
 ) -> ssize_t {
     let held = hold(fd, Place::of_flags(at, flags), vector_bytes(from, count));
     // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::pwritev64v2(fd, from, count, at, flags) })
+    let call = || unsafe { real::pwritev64v2(fd, from, count, at, flags) };
+    over(held, || ready_vectors(from, count, Access::Read, call))
 }
 
 /// pwritev2(2).

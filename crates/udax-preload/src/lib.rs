@@ -11,10 +11,11 @@
 //! - variadic C functions are defined with their longest list of arguments. On x86-64 and AArch64 Linux, integer and pointer
 //!   arguments travel the same way in both kinds of call, and what the program did not pass is an unused register.
 //!
-//! What is not interposed needs no help: loads, stores and calls that store into memory (`read`) fault, and faults are served;
+//! What is not interposed needs no help: loads and stores fault, and faults are served, where the kernel lets us also those of system calls;
 //! opening or truncating a file by its path breaks the lease that lets us show zeros, so the kernel tells.
 
 mod asynchronous;
+mod buffers;
 mod contents;
 mod descriptors;
 mod errno;
@@ -27,10 +28,13 @@ mod messages;
 mod peek;
 mod process;
 mod real;
+mod receive;
 mod report;
+mod send;
 mod spawn;
 mod state;
 mod stdio;
+mod structures;
 mod syscall;
 mod trampoline;
 mod vectors;

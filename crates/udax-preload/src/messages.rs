@@ -1,8 +1,10 @@
 //! Messages that carry descriptors to or from another process (`SCM_RIGHTS`): their files may be written there, unseen.
 
+use crate::buffers::{is_needed, ready};
 use crate::descriptors::share;
 use crate::{peek, real, state};
 use libc::{c_int, c_uint, mmsghdr, msghdr, ssize_t, timespec};
+use udax::program::Access;
 
 /// The descriptors in a buffer of control messages.
 fn descriptors_in(control: &[u8]) -> Vec<c_int> {
@@ -80,6 +82,27 @@ unsafe fn passed<T: Copy>(messages: *const T, count: usize, header: impl Fn(&T) 
     }
 }
 
+/// The memory of messages, where it has to be made ready for the kernel.
+fn memory_of<T: Copy>(
+    messages: *const T,
+    count: usize,
+    header: impl Fn(&T) -> &msghdr,
+) -> Vec<(usize, usize)> {
+    if !is_needed() {
+        return Vec::new();
+    }
+    let _errno = crate::errno::Kept::now();
+    let mut memory = Vec::new();
+    for message in peek::many(messages, count).unwrap_or_default() {
+        let message = header(&message);
+        let ranges = peek::many(message.msg_iov.cast_const(), message.msg_iovlen.min(1024));
+        let ranges = ranges.unwrap_or_default();
+        memory.extend(ranges.iter().map(|one| (one.iov_base.addr(), one.iov_len)));
+        memory.push((message.msg_control.addr(), message.msg_controllen));
+    }
+    memory
+}
+
 fn plain(message: &msghdr) -> &msghdr {
     message
 }
@@ -99,8 +122,9 @@ pub(crate) unsafe extern "C-unwind" fn sendmsg(
     flags: c_int,
 ) -> ssize_t {
     before_sending(message, 1, plain);
+    let memory = memory_of(message, 1, plain);
     // SAFETY: the program's own arguments.
-    let sent = unsafe { real::sendmsg(socket, message, flags) };
+    let sent = ready(&memory, Access::Read, || unsafe { real::sendmsg(socket, message, flags) });
     if sent >= 0 {
         // SAFETY: the kernel has read the message.
         unsafe { after_sending(message, 1, plain) };
@@ -118,8 +142,10 @@ pub(crate) unsafe extern "C-unwind" fn recvmsg(
     message: *mut msghdr,
     flags: c_int,
 ) -> ssize_t {
+    let memory = memory_of(message.cast_const(), 1, plain);
     // SAFETY: the program's own arguments.
-    let received = unsafe { real::recvmsg(socket, message, flags) };
+    let call = || unsafe { real::recvmsg(socket, message, flags) };
+    let received = ready(&memory, Access::Write, call);
     if received >= 0 {
         // SAFETY: the kernel has written the message.
         unsafe { passed(message.cast_const(), 1, plain) };
@@ -141,8 +167,10 @@ pub(crate) unsafe extern "C-unwind" fn sendmmsg(
     // The kernel sends no more at once.
     let most = count.min(libc::UIO_MAXIOV.cast_unsigned()) as usize;
     before_sending(messages.cast_const(), most, of_many);
+    let memory = memory_of(messages.cast_const(), most, of_many);
     // SAFETY: the program's own arguments.
-    let sent = unsafe { real::sendmmsg(socket, messages, count, flags) };
+    let call = || unsafe { real::sendmmsg(socket, messages, count, flags) };
+    let sent = ready(&memory, Access::Read, call);
     if let Ok(sent) = usize::try_from(sent) {
         // SAFETY: the kernel has read that many.
         unsafe { after_sending(messages.cast_const(), sent, of_many) };
@@ -177,8 +205,11 @@ pub(crate) unsafe extern "C-unwind" fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
+    let most = count.min(libc::UIO_MAXIOV.cast_unsigned()) as usize;
+    let memory = memory_of(messages.cast_const(), most, of_many);
     // SAFETY: the program's own arguments.
-    let received = unsafe { real::recvmmsg(socket, messages, count, flags, timeout) };
+    let call = || unsafe { real::recvmmsg(socket, messages, count, flags, timeout) };
+    let received = ready(&memory, Access::Write, call);
     if let Ok(received) = usize::try_from(received) {
         // SAFETY: the kernel has written that many.
         unsafe { passed(messages.cast_const(), received, of_many) };

@@ -1,6 +1,9 @@
 //! Looking at the program's memory without believing its pointers.
 
+use crate::buffers::ready;
+use crate::real;
 use libc::{c_void, iovec};
+use udax::program::Access;
 
 /// Copies `count` values out of the program's memory at `address`; `None` if they cannot be read.
 ///
@@ -20,9 +23,11 @@ pub(crate) fn many<T: Copy>(address: *const T, count: usize) -> Option<Vec<T>> {
     let from = iovec { iov_base: address.cast_mut().cast::<c_void>(), iov_len: size_bytes };
     // SAFETY: no argument.
     let this_process = unsafe { libc::getpid() };
-    // SAFETY: `into` has room for `size_bytes`, and the kernel checks `from`.
-    let copied =
-        unsafe { libc::process_vm_readv(this_process, &raw const into, 1, &raw const from, 1, 0) };
+    let copy = || {
+        // SAFETY: `into` has room for `size_bytes`, and the kernel checks `from`.
+        unsafe { real::process_vm_readv(this_process, &raw const into, 1, &raw const from, 1, 0) }
+    };
+    let copied = ready(&[(address.addr(), size_bytes)], Access::Read, copy);
     if usize::try_from(copied) != Ok(size_bytes) {
         return None;
     }

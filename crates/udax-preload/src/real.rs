@@ -4,9 +4,9 @@
 
 use crate::errno;
 use libc::{
-    FILE, aiocb, c_char, c_int, c_long, c_uint, c_ulong, c_void, iovec, loff_t, mmsghdr, msghdr,
-    off_t, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t, sigevent, size_t, ssize_t,
-    timespec,
+    FILE, aiocb, c_char, c_int, c_long, c_uint, c_ulong, c_void, epoll_event, iovec, loff_t,
+    mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
+    sigevent, size_t, sockaddr, socklen_t, ssize_t, stack_t, timespec,
 };
 use std::ffi::CStr;
 use std::ptr;
@@ -87,6 +87,37 @@ real! {
     splice = SPLICE c"splice" (from: c_int, from_at: *mut loff_t, to: c_int, to_at: *mut loff_t, count: size_t, flags: c_uint) -> ssize_t, or -1;
     vmsplice = VMSPLICE c"vmsplice" (pipe: c_int, from: *const iovec, count: size_t, flags: c_uint) -> ssize_t, or -1;
     copy_file_range = COPY_FILE_RANGE c"copy_file_range" (from: c_int, from_at: *mut loff_t, to: c_int, to_at: *mut loff_t, count: size_t, flags: c_uint) -> ssize_t, or -1;
+    // Memory that is read or written by calls.
+    read = READ c"read" (fd: c_int, into: *mut c_void, count: size_t) -> ssize_t, or -1;
+    pread64 = PREAD64 c"pread64" (fd: c_int, into: *mut c_void, count: size_t, at: off_t) -> ssize_t, or -1;
+    readv = READV c"readv" (fd: c_int, into: *const iovec, count: c_int) -> ssize_t, or -1;
+    preadv64 = PREADV64 c"preadv64" (fd: c_int, into: *const iovec, count: c_int, at: off_t) -> ssize_t, or -1;
+    preadv64v2 = PREADV64V2 c"preadv64v2" (fd: c_int, into: *const iovec, count: c_int, at: off_t, flags: c_int) -> ssize_t, or -1;
+    send = SEND c"send" (socket: c_int, from: *const c_void, count: size_t, flags: c_int) -> ssize_t, or -1;
+    sendto = SENDTO c"sendto" (socket: c_int, from: *const c_void, count: size_t, flags: c_int, to: *const sockaddr, to_length: socklen_t) -> ssize_t, or -1;
+    recv = RECV c"recv" (socket: c_int, into: *mut c_void, count: size_t, flags: c_int) -> ssize_t, or -1;
+    recvfrom = RECVFROM c"recvfrom" (socket: c_int, into: *mut c_void, count: size_t, flags: c_int, from: *mut sockaddr, from_length: *mut socklen_t) -> ssize_t, or -1;
+    getrandom = GETRANDOM c"getrandom" (into: *mut c_void, count: size_t, flags: c_uint) -> ssize_t, or -1;
+    process_vm_readv = PROCESS_VM_READV c"process_vm_readv" (process: pid_t, into: *const iovec, count: c_ulong, from: *const iovec, from_count: c_ulong, flags: c_ulong) -> ssize_t, or -1;
+    process_vm_writev = PROCESS_VM_WRITEV c"process_vm_writev" (process: pid_t, from: *const iovec, count: c_ulong, into: *const iovec, into_count: c_ulong, flags: c_ulong) -> ssize_t, or -1;
+    stat = STAT c"stat" (path: *const c_char, into: *mut c_void) -> c_int, or -1;
+    lstat = LSTAT c"lstat" (path: *const c_char, into: *mut c_void) -> c_int, or -1;
+    fstat = FSTAT c"fstat" (fd: c_int, into: *mut c_void) -> c_int, or -1;
+    fstatat = FSTATAT c"fstatat" (directory: c_int, path: *const c_char, into: *mut c_void, flags: c_int) -> c_int, or -1;
+    statx = STATX c"statx" (directory: c_int, path: *const c_char, flags: c_int, mask: c_uint, into: *mut c_void) -> c_int, or -1;
+    readlink = READLINK c"readlink" (path: *const c_char, into: *mut c_char, count: size_t) -> ssize_t, or -1;
+    readlinkat = READLINKAT c"readlinkat" (directory: c_int, path: *const c_char, into: *mut c_char, count: size_t) -> ssize_t, or -1;
+    getcwd = GETCWD c"getcwd" (into: *mut c_char, count: size_t) -> *mut c_char, or ptr::null_mut();
+    getdents64 = GETDENTS64 c"getdents64" (directory: c_int, into: *mut c_void, count: size_t) -> ssize_t, or -1;
+    poll = POLL c"poll" (polled: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int, or -1;
+    ppoll = PPOLL c"ppoll" (polled: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
+    epoll_wait = EPOLL_WAIT c"epoll_wait" (epoll: c_int, into: *mut epoll_event, count: c_int, timeout: c_int) -> c_int, or -1;
+    epoll_pwait = EPOLL_PWAIT c"epoll_pwait" (epoll: c_int, into: *mut epoll_event, count: c_int, timeout: c_int, mask: *const c_void) -> c_int, or -1;
+    sigaltstack = SIGALTSTACK c"sigaltstack" (new: *const stack_t, old: *mut stack_t) -> c_int, or -1;
+    fread = FREAD c"fread" (into: *mut c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t, or 0;
+    fread_unlocked = FREAD_UNLOCKED c"fread_unlocked" (into: *mut c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t, or 0;
+    fwrite = FWRITE c"fwrite" (from: *const c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t, or 0;
+    fwrite_unlocked = FWRITE_UNLOCKED c"fwrite_unlocked" (from: *const c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t, or 0;
     // Layout.
     ftruncate64 = FTRUNCATE64 c"ftruncate64" (fd: c_int, size: off_t) -> c_int, or -1;
     fallocate64 = FALLOCATE64 c"fallocate64" (fd: c_int, mode: c_int, at: off_t, length: off_t) -> c_int, or -1;

@@ -1,9 +1,11 @@
 //! syscall(2): system calls by number do what the functions of their names do, here as well.
 
+use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
 use crate::{asynchronous, descriptors, layout, locking, memory, messages, peek, process, real};
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
+use udax::program::Access;
 
 /// A system call as the program made it.
 #[derive(Clone, Copy)]
@@ -59,6 +61,7 @@ pub(crate) unsafe extern "C-unwind" fn syscall(
     let call = Call { number, arguments: [a, b, c, d, e, f] };
     memory_call(call)
         .or_else(|| contents_call(call))
+        .or_else(|| memory_for_call(call))
         .or_else(|| descriptor_call(call))
         .or_else(|| process_call(call))
         .unwrap_or_else(|| call.pass())
@@ -141,7 +144,39 @@ fn contents_call(call: Call) -> Option<c_long> {
         }
         _ => return None,
     };
-    Some(over(held, || call.pass()))
+    Some(over(held, || pass_ready(call)))
+}
+
+/// Passes a call on that reads memory, with that made ready.
+fn pass_ready(call: Call) -> c_long {
+    let pass = || call.pass();
+    match call.number {
+        libc::SYS_write | libc::SYS_pwrite64 => {
+            ready(&[(call.size(1), call.size(2))], Access::Read, pass)
+        }
+        libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 => {
+            ready_vectors(call.pointer(1), call.int(2), Access::Read, pass)
+        }
+        _ => call.pass(),
+    }
+}
+
+/// Calls of which nothing matters but the memory that they are given.
+fn memory_for_call(call: Call) -> Option<c_long> {
+    let pass = || call.pass();
+    let at_second = [(call.size(1), call.size(2))];
+    let answer = match call.number {
+        libc::SYS_read | libc::SYS_pread64 | libc::SYS_recvfrom => {
+            ready(&at_second, Access::Write, pass)
+        }
+        libc::SYS_sendto => ready(&at_second, Access::Read, pass),
+        libc::SYS_getrandom => ready(&[(call.size(0), call.size(1))], Access::Write, pass),
+        libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => {
+            ready_vectors(call.pointer(1), call.int(2), Access::Write, pass)
+        }
+        _ => return None,
+    };
+    Some(answer)
 }
 
 fn descriptor_call(call: Call) -> Option<c_long> {

@@ -72,6 +72,7 @@ impl File {
     /// # Errors
     /// Of pread(2), naming file and range.
     pub fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let _prepared = crate::prepare_to_be_written(into);
         let read = self.file.read_at(into, offset);
         read.map_err(|cause| self.failed(&cause, &format!("read {} bytes at {offset}", into.len())))
     }
@@ -83,6 +84,7 @@ impl File {
     pub fn write_at(&self, from: &[u8], offset: u64) -> io::Result<usize> {
         let at = WriteAt::Offset(offset);
         let _call = runtime().writing(self.as_raw_fd(), at, from.len() as u64);
+        let _prepared = crate::prepare_to_be_read(from);
         let written = self.file.write_at(from, offset);
         written.map_err(|cause| {
             self.failed(&cause, &format!("write {} bytes at {offset}", from.len()))

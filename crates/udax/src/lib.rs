@@ -33,6 +33,7 @@ mod calls;
 mod faults;
 mod fork;
 mod give_back;
+mod prepare;
 mod runtime;
 
 pub mod program;
@@ -50,8 +51,9 @@ mod shared_map;
 pub use advice::Advice;
 pub use file::File;
 pub use mmap::{Mmap, MmapMut, MmapOptions};
+pub use prepare::{Prepared, prepare_to_be_read, prepare_to_be_written};
 pub use process::statistics;
 pub use report::{MapReport, UnitReport, UnitState};
 pub use shared_map::SharedMap;
 pub use statistics::{Ended, FileStatistics, PassedThrough, Statistics};
-pub use udax_linux::Errno;
+pub use udax_linux::{Engine, Errno};

@@ -202,6 +202,9 @@ impl Inner {
         if self.refusal.is_none() && advice != Advice::PopulateRead {
             return Ok(());
         }
+        let begin = mapped.address() + start;
+        let _prepared = (advice == Advice::PopulateRead)
+            .then(|| runtime().prepare(begin..begin + length, udax_linux::Access::Read));
         Ok(mapped.madvise(start, length, advice.bits())?)
     }
 

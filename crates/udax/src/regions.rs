@@ -133,13 +133,14 @@ impl Regions {
     }
 }
 
-/// The file pages of the part of `area` that lies in `addresses`.
+/// The file pages of the part of `area` that lies in `addresses`, all of the pages at its ends.
 pub(crate) fn pages_within(area: VmaArea, addresses: &Range<usize>) -> PageRange {
     let start = addresses.start.max(area.address());
     let end = addresses.end.min(area.end());
     match area.page_of(start) {
         Some(first) if start < end => {
-            PageRange::new(first, ((end - start) as u64).div_ceil(1 << PAGE_SHIFT))
+            let in_page = start % (1 << PAGE_SHIFT);
+            PageRange::new(first, ((in_page + end - start) as u64).div_ceil(1 << PAGE_SHIFT))
         }
         Some(_) | None => PageRange::new(area.pages().start, 0),
     }

@@ -9,6 +9,8 @@ use udax_linux::{RunState, SignalsBlocked};
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Statistics {
+    /// How faults come to user space, by the name that `UDAX_ENGINE` takes; none if nothing was worth serving yet.
+    pub engine: Option<&'static str>,
     /// The files that are served now.
     pub files: Vec<FileStatistics>,
     /// The files that were, and why that ended; the first thousand.
@@ -85,6 +87,7 @@ impl Statistics {
         let mut all = Self { rescued_pages: crate::audit::rescued(), ..Self::default() };
         if let Some(service) = runtime.running() {
             let counts = service.stats().snapshot();
+            all.engine = Some(service.engine().name());
             all.faults = counts.faults;
             all.calls = udax_linux::calls_made();
             all.windows_opened = counts.windows_opened;
@@ -146,8 +149,9 @@ impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "udax: {} faults in user space, {} zero windows ({}), {} plain installs ({}), {} leases broken",
+            "udax: {} faults in user space by {}, {} zero windows ({}), {} plain installs ({}), {} leases broken",
             self.faults,
+            self.engine.unwrap_or("no engine"),
             self.windows_opened,
             human(self.window_pages * udax_core::PAGE_BYTES),
             self.plain_installs,

@@ -3,6 +3,7 @@
 use super::errno::Errno;
 use super::raw::syscall;
 use super::{bits, fd, to_int, to_usize};
+use crate::engine::Engine;
 use linux_raw_sys::general as k;
 use linux_raw_sys::ioctl;
 use std::os::fd::RawFd;
@@ -24,23 +25,53 @@ const MODE_WP: u64 = 1;
 pub(crate) enum Source {
     Syscall,
     Device,
+    /// By the system call, for faults in user mode alone: what anybody may have (Linux 5.11). A system call that is given memory where
+    /// nothing is mapped fails with EFAULT.
+    UserModeOnly,
 }
 
-/// A new userfaultfd for faults of user and kernel alike; both refusals if there is none to be had.
-pub(crate) fn open() -> Result<(RawFd, Source), (Errno, Errno)> {
+impl Source {
+    pub(crate) const fn engine(self) -> Engine {
+        match self {
+            Self::Syscall | Self::Device => Engine::Userfaultfd,
+            Self::UserModeOnly => Engine::UserfaultfdUser,
+        }
+    }
+}
+
+/// A new userfaultfd: for faults of user and kernel alike if that is to be had, else for those in user mode; `asked` for one kind nothing
+/// but that. What the system call and the device said if there is none.
+pub(crate) fn open(asked: Option<Engine>) -> Result<(RawFd, Source), (Errno, Errno)> {
     let flags = bits(k::O_CLOEXEC | k::O_NONBLOCK);
+    if asked == Some(Engine::UserfaultfdUser) {
+        return user_mode_only(flags).map_err(|errno| (errno, errno));
+    }
     // SAFETY: no argument is a pointer; a new descriptor is all that comes of it.
     let refused = match unsafe { syscall(k::__NR_userfaultfd, [flags, 0, 0, 0, 0, 0]) } {
         Ok(number) => return Ok((to_int(number), Source::Syscall)),
         Err(errno) => errno,
     };
-    let device = fd::open(c"/dev/userfaultfd", k::O_RDWR | k::O_CLOEXEC)
-        .map_err(|errno| (refused, errno))?;
+    match by_device(flags) {
+        Ok(number) => Ok((number, Source::Device)),
+        Err(device) if asked.is_some() => Err((refused, device)),
+        Err(device) => user_mode_only(flags).map_err(|_| (refused, device)),
+    }
+}
+
+fn by_device(flags: usize) -> Result<RawFd, Errno> {
+    let device = fd::open(c"/dev/userfaultfd", k::O_RDWR | k::O_CLOEXEC)?;
     let arguments = [device as usize, bits(NEW_FROM_DEVICE), flags, 0, 0, 0];
     // SAFETY: this request takes flags, not a pointer.
     let made = unsafe { syscall(k::__NR_ioctl, arguments) };
     fd::close(device);
-    made.map(|number| (to_int(number), Source::Device)).map_err(|errno| (refused, errno))
+    made.map(to_int)
+}
+
+fn user_mode_only(flags: usize) -> Result<(RawFd, Source), Errno> {
+    let flags = flags | bits(k::UFFD_USER_MODE_ONLY);
+    // SAFETY: no argument is a pointer; a new descriptor is all that comes of it.
+    let made = unsafe { syscall(k::__NR_userfaultfd, [flags, 0, 0, 0, 0, 0]) };
+    made.map(|number| (to_int(number), Source::UserModeOnly))
 }
 
 fn request<T>(uffd: RawFd, number: u32, argument: &mut T) -> Result<(), Errno> {

@@ -6,7 +6,7 @@ use crate::regions::Region;
 use crate::served::whole_units;
 use std::ops::Range;
 use udax_core::{PAGE_BYTES, PMD_BYTES, PageIndex, PageRange, Sharing as EngineSharing};
-use udax_linux::{AccessMode, Errno, Prot, RunState, Sharing, SignalsBlocked};
+use udax_linux::{Access, AccessMode, Errno, Prot, RunState, Sharing, SignalsBlocked};
 
 /// The bits of mmap(2), mprotect(2), mremap(2) and madvise(2) that decide here, as every Linux architecture that we run on has them.
 mod bits {
@@ -130,6 +130,7 @@ impl Program {
             (None, _) => {}
         }
         if populate {
+            let _prepared = self.prepare(at, length, Access::Read);
             let _ = self.native.madvise(at, length, bits::MADV_POPULATE_READ);
         }
         Ok(at)
@@ -348,7 +349,12 @@ impl Program {
         }
         match advice {
             // These fault, and the fault thread needs the registry.
-            bits::MADV_POPULATE_READ | bits::MADV_POPULATE_WRITE => {
+            bits::MADV_POPULATE_READ => {
+                let _prepared = self.prepare(address, length, Access::Read);
+                self.native.madvise(address, length, advice)
+            }
+            bits::MADV_POPULATE_WRITE => {
+                let _prepared = self.prepare(address, length, Access::Write);
                 self.native.madvise(address, length, advice)
             }
             bits::MADV_DONTNEED => self.advise_dontneed(&addresses),
@@ -376,7 +382,13 @@ impl Program {
         let regions = self.runtime.state.regions_mut();
         let private = regions.over(addresses).any(|r| r.vma.sharing == EngineSharing::Private);
         if private {
-            return self.native.madvise(addresses.start, addresses.len(), bits::MADV_DONTNEED);
+            let done = self.native.madvise(addresses.start, addresses.len(), bits::MADV_DONTNEED);
+            drop(regions);
+            if self.prepares() {
+                // A piece of a window without its zero page would be in the way of a system call, and looks like any other.
+                self.make_plain(addresses.start, addresses.len());
+            }
+            return done;
         }
         drop(regions);
         self.advise_plain_parts(addresses, bits::MADV_DONTNEED)

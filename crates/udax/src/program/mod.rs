@@ -5,11 +5,13 @@
 
 mod files;
 mod memory;
+mod prepare;
 mod processes;
 
 pub use crate::calls::{FileCall, WriteAt};
 pub use crate::fork::ForkGuard;
-pub use udax_linux::NativeCalls;
+pub use crate::prepare::Prepared;
+pub use udax_linux::{Access, NativeCalls};
 
 use crate::runtime::{Promise, Runtime};
 use crate::statistics::Statistics;

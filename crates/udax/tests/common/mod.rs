@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use udax::File;
 
@@ -37,4 +39,17 @@ pub(crate) fn cannot_serve() -> bool {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
     true
+}
+
+/// This test binary, to run one test of it as an ordinary user, who may work in `dir`. It takes root to ask for that.
+pub(crate) fn as_nobody(dir: &Path, test: &str) -> Command {
+    let copy = dir.join("test");
+    let this = std::env::current_exe().expect("its own path");
+    std::fs::copy(this, &copy).expect("copied to where anybody may run it");
+    std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).expect("set");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]);
+    command.arg(copy).args([test, "--exact", "--nocapture", "--test-threads=1"]);
+    command.current_dir(dir);
+    command
 }
