@@ -1,7 +1,7 @@
 //! One open file: the engine's `Filesystem` and `Media`.
 
 use crate::extents::pages_of;
-use crate::holes::{HoleMap, Refused};
+use crate::holes::{HoleMap, Refused, SMALLEST_HOLE};
 use crate::io::HostIo;
 use crate::kind::HostKind;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,6 @@ use udax_core::{
 const SURVEY_LOOKUPS: u32 = 1 << 16;
 /// Looks at one place before it stays unknown, when others keep assigning meanwhile.
 const SURVEY_ATTEMPTS: u32 = 4;
-/// Pages of the smallest hole that is offered where data comes behind it: 16 KiB.
-const SMALLEST_HOLE: u64 = 4;
 /// The largest offset that the host kernel takes.
 const OFFSET_LIMIT: u64 = i64::MAX as u64;
 

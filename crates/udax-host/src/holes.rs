@@ -10,10 +10,12 @@
 //! Holes and data are learnt only while the map is trusted: while somebody vouches that nobody writes the file unseen.
 
 use crate::range_set::RangeSet;
-use udax_core::{Backing, Frame, Intent, Iomap, Order, PageIndex, PageRange};
+use udax_core::{Backing, Frame, Intent, Iomap, Order, PMD_PAGES, PageIndex, PageRange};
 
 /// No answer goes further than this: 1 GiB.
 const LOOK_AHEAD_PAGES: u64 = 1 << 18;
+/// Pages of the smallest hole that is offered where data comes behind it: 16 KiB.
+pub(crate) const SMALLEST_HOLE: u64 = 4;
 
 /// The moment at which somebody looked: what was seen may be learnt only if nothing has changed since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,15 +246,23 @@ impl HoleMap {
     pub(crate) fn resized(&mut self, before: PageIndex, after: PageIndex, moment: Moment) {
         let cut = PageRange::from(after);
         self.holes.remove(cut);
-        self.data.remove(cut);
+        self.forget_data_around(cut);
         // Refused, it is served mapped, which is right too.
         let _ = self.learn_holes(PageRange::between(before, after), moment);
+    }
+
+    /// The data in `range` went: what was passed over for its sake, before it or behind it, is worth another look.
+    fn forget_data_around(&mut self, range: PageRange) {
+        let before = PageIndex(range.start.0.saturating_sub(SMALLEST_HOLE)).align_down(Order::Pmd);
+        // On tmpfs data that follow one another have a survey skip pages, up to the end of the 2 MiB behind them.
+        let behind = range.end.plus(2 * PMD_PAGES - 1).align_down(Order::Pmd);
+        self.data.remove(PageRange::between(before, behind.max(range.end)));
     }
 
     /// `range` was punched in a file of `eof` pages.
     pub(crate) fn punched(&mut self, range: PageRange, eof: PageIndex, moment: Moment) {
         // Of the pages at its edges some may have lost their last data: they are unknown.
-        self.data.remove(range);
+        self.forget_data_around(range);
         let run = range.intersect(PageRange::between(PageIndex(0), eof));
         let _ = self.learn_holes(run, moment);
     }

@@ -220,6 +220,26 @@ fn growth_makes_no_hole_of_the_data_before_the_old_end() {
     });
 }
 
+/// Small holes before data count as data, and on tmpfs what comes behind data that follow one another: until those go.
+#[test]
+fn what_was_passed_over_for_the_sake_of_data_is_looked_at_again_when_they_go() {
+    everywhere(|place| {
+        let bench = sparse(place, 2 * UNIT_BYTES);
+        bench.write_page(2);
+        (20..24).for_each(|index| bench.write_page(index));
+        bench.survey();
+        bench.host.free(pages(2, 3)).unwrap();
+        bench.host.free(pages(20, 24)).unwrap();
+        assert_eq!(bench.survey(), 2 * PMD_PAGES);
+
+        let cut = sparse(place, 2 * UNIT_BYTES);
+        cut.write_page(1);
+        cut.survey();
+        cut.host.set_size(2047).unwrap();
+        assert_eq!(cut.survey(), 1);
+    });
+}
+
 #[test]
 fn data_that_went_piece_by_piece_is_found_by_the_next_survey() {
     everywhere(|place| {
