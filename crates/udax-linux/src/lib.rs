@@ -47,3 +47,10 @@ pub use start::StartError;
 pub use stats::{Stats, StatsSnapshot, calls_made};
 pub use sys::errno::Errno;
 pub use sys::signal::SignalsBlocked;
+
+/// What is read from the kernel, for the fuzzer.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::sys::sched::any_stat as stat;
+    pub use crate::sys::uffd::any_message as message;
+}

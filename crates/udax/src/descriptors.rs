@@ -109,7 +109,16 @@ fn shared_pages(line: &str, ino: u64, except: &Range<usize>) -> Option<PageRange
     if except.start <= start && end <= except.end {
         return None;
     }
-    Some(PageRange::new(PageIndex::of_byte(offset), (end - start) as u64 / PAGE_BYTES))
+    let length = end.checked_sub(start)? as u64;
+    Some(PageRange::new(PageIndex::of_byte(offset), length / PAGE_BYTES))
+}
+
+/// For the fuzzer.
+#[cfg(fuzzing)]
+pub fn maps_line(line: &str) {
+    for ino in [0, 1, 42] {
+        let _ = shared_pages(line, ino, &(0..0));
+    }
 }
 
 fn read_all(path: &str) -> Vec<u8> {

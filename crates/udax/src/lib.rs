@@ -57,3 +57,9 @@ pub use report::{MapReport, UnitReport, UnitState};
 pub use shared_map::SharedMap;
 pub use statistics::{Ended, FileStatistics, PassedThrough, Statistics};
 pub use udax_linux::{Engine, Errno};
+
+/// What is read from outside, for the fuzzer.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::descriptors::maps_line;
+}

@@ -66,6 +66,12 @@ fn shared_processor_in(stat: &[u8]) -> Option<usize> {
     (priority == "0" && policy != SCHED_DEADLINE).then_some(processor)
 }
 
+/// For the fuzzer.
+#[cfg(fuzzing)]
+pub fn any_stat(stat: &[u8]) {
+    let _ = shared_processor_in(stat);
+}
+
 const SCHED_DEADLINE: &str = "6";
 
 /// This thread gets short slices, and so its turn soon after it was woken, if it has an ordinary policy. Kernels before 6.12 take no notice.

@@ -160,6 +160,14 @@ pub(crate) fn read(uffd: RawFd, each: &mut impl FnMut(Event)) -> Result<(), Errn
     Ok(())
 }
 
+/// For the fuzzer.
+#[cfg(fuzzing)]
+pub fn any_message(message: &[u8]) {
+    if !message.is_empty() {
+        let _ = parse(message);
+    }
+}
+
 fn parse(message: &[u8]) -> Event {
     // The layout is that of `struct uffd_msg`: the event in byte 0, the fault's flags at 8, its address at 16,
     // the thread's number at 24.
