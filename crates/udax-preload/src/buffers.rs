@@ -17,7 +17,7 @@ pub(crate) fn is_needed() -> bool {
 
 /// Makes memory ready; what it answers is to be held over the call.
 pub(crate) fn prepare(address: usize, length: usize, access: Access) -> Option<Prepared<'static>> {
-    if !is_needed() {
+    if !state::any_file_mapped() || !state::program()?.may_prepare(address, length) {
         return None;
     }
     state::ask(|program| program.prepare(address, length, access))?

@@ -66,7 +66,7 @@ impl Runtime {
 
     /// Makes what is served of `addresses` ready for a system call that accesses it. `None` if nothing is, or if the kernel needs no help.
     pub(crate) fn prepare(&self, addresses: Range<usize>, access: Access) -> Option<Prepared<'_>> {
-        if !self.prepares() {
+        if !self.prepares() || !self.state.may_serve(&addresses) {
             return None;
         }
         let service = self.running()?;

@@ -57,6 +57,9 @@ pub(crate) struct State {
     pub(crate) dax: Arc<Dax<HostWorld>>,
     /// How many files are served: a look at it is all that most calls need.
     pub(crate) serving: AtomicUsize,
+    /// No address outside of these two was ever served.
+    lowest: AtomicUsize,
+    highest: AtomicUsize,
     /// Nothing is taken into service any more: a fork child, or a process that writes files in ways we cannot see.
     closed: AtomicBool,
     /// The process that this is the state of.
@@ -92,6 +95,12 @@ impl State {
 
     pub(crate) fn is_serving(&self) -> bool {
         self.serving.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether any of `addresses` may be served. Without a lock: whoever knows an address that is has it from the call that began that.
+    pub(crate) fn may_serve(&self, addresses: &std::ops::Range<usize>) -> bool {
+        addresses.start < self.highest.load(Ordering::Acquire)
+            && self.lowest.load(Ordering::Acquire) < addresses.end
     }
 
     /// Ends the service of a file: the plain mapping goes into all its regions, and only then is the proof let go, whereupon whoever
@@ -175,6 +184,8 @@ impl Runtime {
             regions: RwLock::default(),
             dax: Dax::new(tracer),
             serving: AtomicUsize::new(0),
+            lowest: AtomicUsize::new(usize::MAX),
+            highest: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             process: std::process::id(),
         });
@@ -289,6 +300,8 @@ impl Runtime {
         }
         let space = LinuxSpace::new(area, Arc::clone(&file.handle));
         let mut regions = self.state.regions_mut();
+        self.state.lowest.fetch_min(area.address(), Ordering::AcqRel);
+        self.state.highest.fetch_max(area.end(), Ordering::AcqRel);
         let region = Region::attach(file, space);
         if let Err(errno) = lay_around_data(&region, below_end) {
             region.vma.space.plain_all();
