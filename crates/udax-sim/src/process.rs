@@ -354,11 +354,13 @@ impl Process {
             entry.writable = false;
             tables.forbid_stores(&(*page..*page + 1));
         }
-        drop(tables);
-        for (page, _) in &small {
-            self.mm.shoot_down(&(*page..*page + 1));
-        }
+        let pages: Vec<u64> = small.iter().map(|(page, _)| *page).collect();
+        // With both locks: who unmaps comes to the parent first, and finds in the child what was copied before.
         child.mm.tables().put(small);
+        drop(tables);
+        for page in pages {
+            self.mm.shoot_down(&(page..page + 1));
+        }
     }
 
     /// The translation of one page, if there is one.

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Rig, Spec, page, pages};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use udax_core::{Access, Durability, FrameRange, HugePages, Order, PAGE_BYTES, Pmd, Served};
 use udax_sim::{AccessError, Plan, Target, explore_then};
 
@@ -122,6 +122,36 @@ fn pitfall_030_fork_and_pins_know_a_2_mib_translation_of_storage() {
     assert_eq!(udax_core::Media::first_pinned(&rig.media, frames), Some(first.plus(100)));
     rig.media.unpin(first.plus(100));
     rig.check_invariants();
+}
+
+/// fork copies the page tables of a private mapping with copies in it while another thread fills a hole there: what the child gets of the hole is
+/// what the unmapping of its zeros finds, in the parent or in the child.
+#[test]
+fn a_hole_that_is_filled_during_a_fork_is_filled_for_the_child() {
+    explore_then(0..300, |run| {
+        let rig = Arc::new(Rig::new(64));
+        let parent = rig.map(Spec::private(pages(0, 16)).small());
+        parent.store(0, 1).expect("there is memory");
+        assert_eq!(parent.load(3), Ok(0));
+        let writer = rig.small(pages(0, 64));
+        let child = Arc::new(Mutex::new(None));
+        let (forking, born) = (Arc::clone(&rig), Arc::clone(&child));
+        run.spawn("fork", move || {
+            parent.process.fork_with(|process, vmas| {
+                let [(_, vma)] = vmas else { panic!("one VMA") };
+                let (process, vma) = (Arc::clone(process), Arc::clone(vma));
+                let served = forking.attach(process, vma, Durability::AtSync, HugePages::Never, 0);
+                *born.lock().expect("nobody panics with it") = Some(served);
+            });
+        });
+        run.spawn("store", move || writer.store(3, 7).expect("there is space"));
+        move || {
+            let child = child.lock().expect("nobody panics with it").take();
+            let child = child.expect("it was born");
+            assert_eq!((child.load(0), child.load(3)), (Ok(1), Ok(7)));
+            rig.check_invariants();
+        }
+    });
 }
 
 /// Where there are no huge pages no fault is tried at 2 MiB, whatever extents, addresses and the file would allow.
