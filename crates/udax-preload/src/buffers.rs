@@ -23,8 +23,8 @@ pub(crate) fn prepare(address: usize, length: usize, access: Access) -> Option<P
     state::ask(|program| program.prepare(address, length, access))?
 }
 
-/// So often a call is made again that was refused memory which others keep taking back.
-const PATIENCE: u32 = 100;
+/// So often a call is made that was refused memory which others took back. No more, since it may have been refused for memory that is the program's own mistake.
+const PATIENCE: u32 = 8;
 
 /// Makes `call`, which answers -1 where it fails, with `memory` (addresses and lengths) made ready for it.
 pub(crate) fn ready<N: PartialEq + From<i8>>(
