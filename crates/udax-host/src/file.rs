@@ -219,6 +219,12 @@ impl HostFile {
         self.map().hole_pages(range)
     }
 
+    /// The first run of pages in `range` that would be answered as holes now. Never waits.
+    #[must_use]
+    pub fn first_hole(&self, range: PageRange) -> Option<PageRange> {
+        self.map().first_hole(range)
+    }
+
     /// The run of pages around `index` that would be answered as holes now, if that is one. Never waits.
     #[must_use]
     pub fn hole_at(&self, index: PageIndex) -> Option<PageRange> {

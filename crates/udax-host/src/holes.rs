@@ -271,6 +271,10 @@ impl HoleMap {
         self.holes.pages_in(range)
     }
 
+    pub(crate) fn first_hole(&self, range: PageRange) -> Option<PageRange> {
+        self.holes.first_in(range)
+    }
+
     pub(crate) fn hole_at(&self, index: PageIndex) -> Option<PageRange> {
         self.holes.run_at(index)
     }

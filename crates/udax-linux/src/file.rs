@@ -146,6 +146,21 @@ impl FileHandle {
         Ok(Arc::new(handle))
     }
 
+    /// The same without the second opening, which breaks the leases of others: for who has no use for the seeks.
+    ///
+    /// # Errors
+    /// As [`adopt`](Self::adopt).
+    pub fn keep(service: &Arc<Service>, fd: RawFd) -> Result<Arc<Self>, Errno> {
+        let handle = service.with_descriptors(|| {
+            let number = fd::fetch(service.table.process, fd)?;
+            let program = Fd { number, service: Arc::clone(service) };
+            let info = file_info(number)?;
+            let is_file = if info.is_regular { Ok(()) } else { Err(Errno::INVAL) };
+            is_file.map(|()| Self { program, probe: None, info, service: Arc::clone(service) })
+        })?;
+        Ok(Arc::new(handle))
+    }
+
     /// What was known of it when it was adopted.
     #[must_use]
     pub const fn info(&self) -> FileInfo {

@@ -283,6 +283,20 @@ impl Mapped {
         }
     }
 
+    /// Copies bytes in as [`store`](Self::store) does, but what cannot be stored to is an error and no signal: the kernel copies. How many bytes were copied;
+    /// fewer than all if a page behind the first cannot be stored to.
+    ///
+    /// # Errors
+    /// [`Errno::FAULT`] if the first byte cannot be stored: the file does not have it any more, or there is no space for it; or as `process_vm_readv`.
+    ///
+    /// # Panics
+    /// If the bytes are not all in the mapping.
+    pub fn copy_in(&self, at: usize, from: &[u8]) -> Result<usize, Errno> {
+        self.check(at, from.len());
+        // SAFETY: 1: the bytes are in the mapping, which is ours and lives as long as `self`.
+        unsafe { mem::copy_to_address(self.area.address + at, from) }
+    }
+
     /// `msync` of a part.
     ///
     /// # Errors

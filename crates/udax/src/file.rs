@@ -101,12 +101,27 @@ impl File {
         set.map_err(|cause| self.failed(&cause, &format!("set the length to {bytes}")))
     }
 
-    /// Reserves storage, so that stores there cannot run out of space. The length stays.
+    /// Reserves storage, so that stores there cannot run out of space. The length stays, and so does what the file holds: what was a hole
+    /// reads as zeros, and mappings go on showing it without memory of their own.
+    ///
+    /// The promise is the file system's: one that writes to a new place each time (btrfs, or shared storage on XFS) may need more space yet.
+    /// After an error a part of the range may have been reserved, and stays so.
     ///
     /// # Errors
-    /// Of fallocate(2), naming file and range: no space, above all.
+    /// Of fallocate(2), naming file and range: no space, a quota, or a range past the largest file.
+    pub fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        // Nothing that is shown changes: zeros stay true (docs/concurrency.md).
+        rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, length).map_err(
+            |errno| self.failed(&errno.into(), &format!("reserve {length} bytes at {offset}")),
+        )
+    }
+
+    /// [`reserve`](Self::reserve), by the name of fallocate(2).
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
     pub fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.fallocate(FallocateFlags::KEEP_SIZE, offset, length, "allocate")
+        self.reserve(offset, length)
     }
 
     /// Gives storage back: the range reads as zeros and takes no space.

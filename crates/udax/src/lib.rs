@@ -42,6 +42,7 @@ mod trace;
 
 mod advice;
 mod file;
+mod kept;
 mod mmap;
 mod opened;
 mod process;

@@ -6,6 +6,7 @@
 
 use crate::advice::Advice;
 use crate::eligible::Refusal;
+use crate::kept::Kept;
 use crate::process::runtime;
 use crate::report::{MapReport, UnitReport, UnitState};
 use crate::runtime::Promise;
@@ -37,6 +38,7 @@ pub struct MmapOptions {
     length: Option<usize>,
     populate: bool,
     exclusive: bool,
+    pub(crate) keeps_file: bool,
 }
 
 impl MmapOptions {
@@ -139,7 +141,8 @@ impl MmapOptions {
         let start = PageIndex::of_byte(self.offset).byte();
         let skipped = usize::try_from(self.offset - start).unwrap_or(0);
         if length == 0 {
-            return Ok(Inner { mapped: None, skipped: 0, length: 0, refusal: None });
+            let kept = None;
+            return Ok(Inner { mapped: None, skipped: 0, length: 0, refusal: None, kept });
         }
         let whole = length.checked_add(skipped).ok_or_else(|| context(Errno::NOMEM, length))?;
         let mapped = Mapped::new(fd, start, whole, sharing, Prot::from_bits(prot), 0)
@@ -149,7 +152,10 @@ impl MmapOptions {
         if let Some(refusal) = &refusal {
             runtime().count_refusal(refusal);
         }
-        let inner = Inner { mapped: Some(mapped), skipped, length, refusal };
+        let mut inner = Inner { mapped: Some(mapped), skipped, length, refusal, kept: None };
+        if self.keeps_file {
+            inner.keep_file(fd, self.offset).map_err(|errno| context(errno, length))?;
+        }
         if self.populate {
             inner.advise(Advice::PopulateRead, 0, length)?;
         }
@@ -166,6 +172,8 @@ pub(crate) struct Inner {
     pub(crate) skipped: usize,
     pub(crate) length: usize,
     refusal: Option<Refusal>,
+    /// The file, if it is kept at hand.
+    pub(crate) kept: Option<Kept>,
 }
 
 impl Inner {
@@ -184,7 +192,7 @@ impl Inner {
     }
 
     /// The whole pages that hold the bytes, as an offset in the mapping and a length.
-    fn pages_of(&self, offset: usize, length: usize) -> io::Result<(usize, usize)> {
+    pub(crate) fn pages_of(&self, offset: usize, length: usize) -> io::Result<(usize, usize)> {
         if offset.checked_add(length).is_none_or(|end| end > self.length) {
             let what =
                 format!("bytes {offset} and {length} more are not in a mapping of {}", self.length);
@@ -283,13 +291,13 @@ impl Drop for Inner {
 /// A mapping for loads.
 #[derive(Debug)]
 pub struct Mmap {
-    inner: Inner,
+    pub(crate) inner: Inner,
 }
 
 /// A mapping for loads and stores.
 #[derive(Debug)]
 pub struct MmapMut {
-    inner: Inner,
+    pub(crate) inner: Inner,
 }
 
 impl Mmap {

@@ -11,7 +11,7 @@ use udax_linux::Sharing;
 /// others may load and store the same bytes at any time. What the file does not have any more is `SIGBUS`.
 #[derive(Debug)]
 pub struct SharedMap {
-    inner: Inner,
+    pub(crate) inner: Inner,
 }
 
 impl MmapOptions {

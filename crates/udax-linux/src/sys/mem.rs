@@ -102,6 +102,22 @@ pub(crate) fn munlock(address: usize, length_bytes: usize) -> Result<(), Errno> 
     unsafe { syscall(k::__NR_munlock, [address, length_bytes, 0, 0, 0, 0]) }.map(drop)
 }
 
+/// Copies `from` to an address, which may be a mapping of a file: what cannot be stored there is an error, no signal. How many bytes were copied.
+///
+/// By `process_vm_readv` of this process from itself: the place that is stored to is the reading side's, which the kernel accesses as it does for any
+/// read(2). The other side's pages it would pin, which file systems do not expect of a page that they are writing back.
+///
+/// # Safety
+/// 1. The bytes at `to` are the caller's to overwrite.
+pub(crate) unsafe fn copy_to_address(to: usize, from: &[u8]) -> Result<usize, Errno> {
+    let local = [to, from.len()];
+    let remote = [from.as_ptr() as usize, from.len()];
+    let (local_at, remote_at) = (local.as_ptr() as usize, remote.as_ptr() as usize);
+    let process = super::signal::process_id() as usize;
+    // SAFETY: `struct iovec` is an address and a length, and both are borrowed for the call; so is `from`. 1: passed on to our caller.
+    unsafe { syscall(k::__NR_process_vm_readv, [process, local_at, 1, remote_at, 1, 0]) }
+}
+
 /// `msync`.
 pub(crate) fn msync(address: usize, length_bytes: usize, flags: u32) -> Result<(), Errno> {
     // SAFETY: no argument is read as a pointer, and writing back changes no contents.

@@ -53,3 +53,42 @@ pub(crate) fn as_nobody(dir: &Path, test: &str) -> Command {
     command.current_dir(dir);
     command
 }
+
+/// Tells a test that it is the child, and where to work.
+pub(crate) const CHILD: &str = "UDAX_TEST_CHILD";
+
+/// A file system that a child gets for itself, mounted on the directory that [`CHILD`] names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mounted {
+    /// tmpfs of so many MiB.
+    Tmpfs(u32),
+    /// ext4 in a file of so many MiB.
+    Ext4(u32),
+}
+
+/// This test binary, to run one test of it as a child on a file system of its own, which goes with the child.
+pub(crate) fn on_its_own(test: &str, dir: &Path, mounted: Mounted) -> Command {
+    let mount = match mounted {
+        Mounted::Tmpfs(size) => format!("mount -t tmpfs -o size={size}m none \"$UDAX_TEST_CHILD\""),
+        Mounted::Ext4(size) => format!(
+            "truncate -s {size}M \"$UDAX_TEST_CHILD/disk\" && mkfs.ext4 -q -m 0 \"$UDAX_TEST_CHILD/disk\" && \
+             mount -o loop \"$UDAX_TEST_CHILD/disk\" \"$UDAX_TEST_CHILD\""
+        ),
+    };
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &format!("{mount} || exit 77; exec \"$0\" \"$@\"")]);
+    command.arg(std::env::current_exe().expect("its own path"));
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, dir);
+    command
+}
+
+/// Runs the child and says how it ended, and what it wrote to standard error. `None`, and a word about it, if it could not mount.
+pub(crate) fn outcome(command: &mut Command) -> Option<(std::process::ExitStatus, String)> {
+    let output = command.output().expect("unshare can be run");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    if matches!(output.status.code(), Some(77 | 1)) && errors.contains("ermi") {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: nothing can be mounted here: {errors}");
+        return None;
+    }
+    Some((output.status, errors))
+}
