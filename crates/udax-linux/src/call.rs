@@ -39,18 +39,22 @@ impl Mailbox {
         self.arrived.notify_one();
     }
 
-    /// Waits for a job and takes it.
-    pub(crate) fn take(&self) -> Job {
+    /// Waits for a job and takes it; no longer than `patience`, if that is given.
+    pub(crate) fn take(&self, patience: Option<Duration>) -> Option<Job> {
+        let end = patience.map(|patience| Instant::now() + patience);
         let mut jobs = lock(&self.jobs);
         loop {
             if let Some(job) = jobs.now.pop_front() {
-                return job;
+                return Some(job);
             }
             let now = Instant::now();
             if let Some(due) = jobs.later.iter().position(|&(due, _)| due <= now) {
-                return jobs.later.swap_remove(due).1;
+                return Some(jobs.later.swap_remove(due).1);
             }
-            let next = jobs.later.iter().map(|&(due, _)| due).min();
+            if end.is_some_and(|end| end <= now) {
+                return None;
+            }
+            let next = jobs.later.iter().map(|&(due, _)| due).chain(end).min();
             jobs = match next {
                 Some(due) => wait_for(&self.arrived, jobs, due - now),
                 None => wait(&self.arrived, jobs),

@@ -15,6 +15,8 @@ mod file;
 mod follow;
 mod fork;
 mod in_place;
+#[doc(hidden)]
+pub mod inject;
 mod inspect;
 mod lease;
 mod native;
@@ -28,6 +30,7 @@ mod space;
 mod start;
 mod stats;
 mod sys;
+mod watch;
 mod window;
 
 pub use area::{Prot, Sharing, VmaArea};
@@ -38,7 +41,7 @@ pub use fork::at_fork;
 pub use in_place::InPlace;
 pub use lease::{Lease, LeaseId, LeaseReason, LeaseRefused};
 pub use native::{Mapped, NativeCalls};
-pub use platform::{StdLock, StdParker, StdPlatform};
+pub use platform::{StdLock, StdParker, StdPlatform, unpoisoned};
 pub use probe::{Capabilities, UserfaultfdAccess, probe};
 pub use runs::{Run, RunState};
 pub use service::Service;
@@ -47,6 +50,7 @@ pub use start::StartError;
 pub use stats::{Stats, StatsSnapshot, calls_made};
 pub use sys::errno::Errno;
 pub use sys::signal::SignalsBlocked;
+pub use watch::{AtWork, at_work};
 
 /// What is read from the kernel, for the fuzzer.
 #[cfg(fuzzing)]

@@ -2,6 +2,7 @@
 //! the program has made.
 
 use crate::area::{Sharing, VmaArea};
+use crate::inject::{Point, fails};
 use crate::service::{Service, die};
 use crate::stats::add;
 use crate::sys::errno::Errno;
@@ -18,6 +19,9 @@ pub(crate) fn map(
     file: RawFd,
     range: PageRange,
 ) -> Result<(), Errno> {
+    if fails(Point::MapAgain) {
+        return Err(Errno::NOMEM);
+    }
     let (address, length_bytes) = area.span(range);
     let flags = k::MAP_FIXED
         | match area.sharing() {

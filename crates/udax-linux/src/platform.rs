@@ -2,13 +2,21 @@
 
 use crate::service::die;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use udax_core::{Guarded, Parker, Platform, ShortLock};
 
 /// Takes a lock that no thread may have died with: what it guards may be half done, so the process must not go on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|_| die("a thread failed while it held a lock"))
+}
+
+/// The same for the locks of others: what a thread guarded that failed must not be gone on with, but in a child of fork, which may have lost that thread.
+pub fn unpoisoned<G>(taken: Result<G, PoisonError<G>>) -> G {
+    taken.unwrap_or_else(|poison| match crate::service::Service::is_forgotten() {
+        true => poison.into_inner(),
+        false => die("a thread failed while it held a lock"),
+    })
 }
 
 /// Waits for a signal on `condition`, giving the lock up meanwhile.

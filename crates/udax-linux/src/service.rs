@@ -13,6 +13,7 @@ use crate::call::{Done, Job, Mailbox};
 use crate::engine::Engine;
 use crate::events::{Access, Cause, FaultEvent, Handler};
 use crate::follow::Follower;
+use crate::inject::{Point, fails, pass};
 use crate::lease::Leases;
 use crate::platform::lock;
 use crate::start::{self, StartError};
@@ -21,6 +22,7 @@ use crate::sys::errno::Errno;
 use crate::sys::fd::{self, Polled};
 use crate::sys::signal::{self, SignalsBlocked};
 use crate::sys::{mem, sched, uffd};
+use crate::watch::{self, Desk, Role, Watch};
 use linux_raw_sys::general as k;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -29,7 +31,7 @@ use std::fmt;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Set in a child of fork, which has none of the threads and none of their descriptors.
@@ -46,8 +48,14 @@ thread_local! {
     static SEAT: Cell<Option<Seat>> = const { Cell::new(None) };
 }
 
-/// Says `what` on the program's standard error and ends the process.
+/// Says `what`, and what this thread was at, on the program's standard error and ends the process.
 pub(crate) fn die(what: &str) -> ! {
+    say(&watch::last_words(what));
+    signal::abort_now()
+}
+
+/// Says `what` on the program's standard error.
+pub(crate) fn say(what: &str) {
     // The private table has no standard error of its own, and the program may have redirected its.
     let stderr = match SEAT.get() {
         Some(seat) => fd::fetch(seat.process, 2),
@@ -55,8 +63,10 @@ pub(crate) fn die(what: &str) -> ! {
     };
     if let Ok(stderr) = stderr {
         let _ = fd::write(stderr, format!("udax: {what}\n").as_bytes());
+        if SEAT.get().is_some() {
+            fd::close(stderr);
+        }
     }
-    signal::abort_now()
 }
 
 /// The descriptors that the service itself works with: numbers in the private table.
@@ -94,7 +104,8 @@ pub struct Service {
     /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
     moving: Mutex<()>,
     stats: Stats,
-    fail_at_first_fault: bool,
+    /// What the threads are at, in the order of their roles, once they are at work.
+    desks: [OnceLock<Arc<Desk>>; 5],
 }
 
 /// A fault that waits for its turn.
@@ -111,8 +122,7 @@ impl fmt::Debug for Service {
 }
 
 impl Service {
-    /// Starts the threads. The environment variable `UDAX_TEST_FAIL_FAULT_THREAD=1` makes the fault thread fail at its first
-    /// fault, to see what becomes of the process.
+    /// Starts the threads. The environment variable `UDAX_TEST_FAIL` has something fail, to see what becomes of the process ([`crate::inject`]).
     ///
     /// # Errors
     /// What the kernel or its settings forbid.
@@ -122,7 +132,6 @@ impl Service {
 
     pub(crate) fn new(handler: Arc<dyn Handler>, table: Table, lease_thread: i32) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let switch = std::env::var_os("UDAX_TEST_FAIL_FAULT_THREAD");
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table,
@@ -138,7 +147,7 @@ impl Service {
             queue: Mutex::new(VecDeque::new()),
             moving: Mutex::new(()),
             stats: Stats::default(),
-            fail_at_first_fault: switch.is_some_and(|value| value == "1"),
+            desks: std::array::from_fn(|_| OnceLock::new()),
         }
     }
 
@@ -163,7 +172,12 @@ impl Service {
         }
         assert!(!Self::is_forgotten(), "a child of fork has no service");
         let _quiet = SignalsBlocked::new();
-        self.to_caller.call(work)
+        let task = watch::on_behalf();
+        self.to_caller.call(move || {
+            let _at_work = task.work();
+            pass(Point::CallThread);
+            work()
+        })
     }
 
     /// The same for work that may wait for a lock of a file in the kernel (seeks for holes, truncation, allocation, syncs, writes).
@@ -177,7 +191,12 @@ impl Service {
         }
         assert!(!Self::is_forgotten(), "a child of fork has no service");
         let _quiet = SignalsBlocked::new();
-        self.to_file.call(work)
+        let task = watch::on_behalf();
+        self.to_file.call(move || {
+            let _at_work = task.work();
+            pass(Point::FileThread);
+            work()
+        })
     }
 
     /// Has such work done by `udax-file`, and does not wait for it: this is for the fault thread.
@@ -265,9 +284,16 @@ impl Service {
         let answer = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&answer);
         let moved = self.table.moved;
+        let task = watch::on_behalf();
         self.to_mapper.post(Box::new(move || {
-            // SAFETY: 1: passed on to the caller, who waits for the answer below.
-            let result = unsafe { mem::move_over(from, to, length_bytes) };
+            let _at_work = task.work();
+            pass(Point::MapThread);
+            let result = if fails(Point::Mremap) {
+                Err(Errno::NOMEM)
+            } else {
+                // SAFETY: 1: passed on to the caller, who waits for the answer below.
+                unsafe { mem::move_over(from, to, length_bytes) }
+            };
             *lock(&slot) = Some(result);
             fd::ring(moved);
         }));
@@ -292,6 +318,9 @@ impl Service {
         length_bytes: usize,
         protection: uffd::Protection,
     ) -> Result<(), Errno> {
+        if fails(Point::UffdIoctl) {
+            return Err(Errno::IO);
+        }
         loop {
             match uffd::protect(self.table.uffd, address, length_bytes, protection) {
                 // Somebody's mremap has moved registered memory and waits until its event is read. If this is the thread that
@@ -325,6 +354,7 @@ impl Service {
         });
         match result {
             Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Ok(()) if fails(Point::UffdRead) => Err(Errno::IO),
             other => other,
         }
     }
@@ -340,6 +370,10 @@ impl Service {
         lock(&self.queue).push_back(Queued { event, told_by });
         self.with_descriptors(|| fd::ring(self.table.queued));
         done.wait();
+    }
+
+    pub(crate) fn desk(&self, role: Role) -> Option<&Desk> {
+        self.desks[role as usize].get().map(|desk| &**desk)
     }
 
     fn next_fault(&self) -> Option<Queued> {
@@ -366,12 +400,15 @@ impl Service {
                 Polled::Second => drop(fd::answer(self.table.queued)),
                 Polled::Nothing => follower.let_go(),
             }
-            self.queue_events().expect("the userfaultfd can be read");
+            if let Err(errno) = self.queue_events() {
+                die(&format!("reading the userfaultfd failed: {errno}"));
+            }
         }
     }
 
     fn serve(&self, fault: FaultEvent) {
-        assert!(!self.fail_at_first_fault, "told to by UDAX_TEST_FAIL_FAULT_THREAD");
+        let desk = self.desk(Role::Fault);
+        let _turn = desk.map(|desk| desk.turn());
         add(&self.stats.faults, 1);
         self.handler.fault(fault);
     }
@@ -379,21 +416,46 @@ impl Service {
     fn serve_moves(&self) -> Infallible {
         sched::short_slices();
         self.mapper.store(signal::thread_id(), Ordering::Relaxed);
-        serve(&self.to_mapper)
+        self.serve_jobs(&self.to_mapper, Role::Map)
     }
 
     fn serve_calls(&self) -> Infallible {
         sched::short_slices();
-        serve(&self.to_caller)
+        let mut watch = Watch::over(&[Role::Fault, Role::Lease, Role::Map, Role::File]);
+        loop {
+            let patience = watch.look(self);
+            if let Some(job) = self.to_caller.take(Some(patience)) {
+                self.do_job(job, Role::Call);
+            }
+        }
+    }
+
+    fn serve_jobs(&self, mailbox: &Mailbox, role: Role) -> Infallible {
+        loop {
+            if let Some(job) = mailbox.take(None) {
+                self.do_job(job, role);
+            }
+        }
+    }
+
+    fn do_job(&self, job: Job, role: Role) {
+        let _turn = self.desk(role).map(|desk| desk.turn());
+        if role == Role::Call && fails(Point::CallThreadGone) {
+            signal::leave_now();
+        }
+        job();
     }
 
     fn serve_leases(&self) -> Infallible {
+        let mut watch = Watch::over(&[Role::Call]);
         loop {
+            watch.look(self);
             let breaking = match signal::wait() {
                 signal::Wakened::Lease(descriptor) => self.leases.breaking(Some(descriptor)),
                 signal::Wakened::Look => self.leases.breaking(None),
             };
             for lease in breaking {
+                let _turn = self.desk(Role::Lease).map(|desk| desk.turn());
                 add(&self.stats.lease_breaks, 1);
                 self.handler.lease_broken(lease);
                 self.leases.give_back(lease);
@@ -404,12 +466,13 @@ impl Service {
     /// The life of one service thread.
     pub(crate) fn run(&self, role: Role) -> ! {
         SEAT.set(Some(Seat { service: self.id, process: self.table.process }));
+        let _ = self.desks[role as usize].set(Desk::mine());
         let outcome = catch_unwind(AssertUnwindSafe(|| match role {
             Role::Fault => self.serve_faults(),
             Role::Lease => self.serve_leases(),
             Role::Map => self.serve_moves(),
             Role::Call => self.serve_calls(),
-            Role::File => serve(&self.to_file),
+            Role::File => self.serve_jobs(&self.to_file, Role::File),
         }));
         let Err(payload) = outcome;
         let why = payload
@@ -417,35 +480,6 @@ impl Service {
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        die(&format!("{} thread failed: {why}", role.name()));
-    }
-}
-
-fn serve(mailbox: &Mailbox) -> Infallible {
-    loop {
-        let job: Job = mailbox.take();
-        job();
-    }
-}
-
-/// Which of the threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    Fault,
-    Lease,
-    Map,
-    Call,
-    File,
-}
-
-impl Role {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Fault => "fault",
-            Self::Lease => "lease",
-            Self::Map => "map",
-            Self::Call => "call",
-            Self::File => "file",
-        }
+        die(&format!("the {} thread failed: {why}", role.name()));
     }
 }

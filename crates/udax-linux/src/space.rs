@@ -8,6 +8,7 @@
 
 use crate::area::{Prot, Sharing, VmaArea};
 use crate::file::FileHandle;
+use crate::inject::{self, Point};
 use crate::plain;
 use crate::platform::lock;
 use crate::runs::{Run, RunState, Runs, stretches, together, units};
@@ -86,6 +87,7 @@ impl LinuxSpace {
     }
 
     pub(crate) fn hold(&self) -> Held<'_> {
+        inject::die_holding(Point::SpaceLock, || lock(&self.state));
         let quiet = (!Service::on_service_thread()).then(SignalsBlocked::new);
         Held { state: lock(&self.state), _quiet: quiet }
     }
@@ -260,7 +262,7 @@ impl LinuxSpace {
         self.overflowed.store(true, Ordering::Relaxed);
         match service.with_descriptors(|| plain::map(service, &area, file, range)) {
             Ok(()) => state.runs.set(range, RunState::Plain),
-            Err(errno) => die(&format!("mapping the file again failed: {errno}")),
+            Err(errno) => failed(range, errno),
         }
     }
 
@@ -284,7 +286,7 @@ impl LinuxSpace {
                 self.overflowed.store(true, Ordering::Relaxed);
                 let everything = &[RunState::Trap, RunState::Zero];
                 if let Err(errno) = self.plain_in(state, pages, copies, everything) {
-                    die(&format!("mapping the file again failed: {errno}"));
+                    failed(pages, errno);
                 }
             }
         });
@@ -393,6 +395,12 @@ impl LinuxSpace {
         state.recount(self.service());
         Ok(answer)
     }
+}
+
+/// Nothing right can be shown any more.
+fn failed(range: PageRange, errno: Errno) -> ! {
+    let (start, end) = (range.start.byte(), range.end.byte());
+    die(&format!("mapping bytes {start} to {end} of the file again: {errno}"))
 }
 
 impl Drop for LinuxSpace {

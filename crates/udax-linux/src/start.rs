@@ -2,10 +2,11 @@
 
 use crate::engine::{Engine, UnknownEngine};
 use crate::events::Handler;
-use crate::service::{Role, Service, Table};
+use crate::service::{Service, Table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
 use crate::sys::{fd, mem, uffd};
+use crate::watch::Role;
 use linux_raw_sys::general as k;
 use std::fmt;
 use std::sync::{Arc, mpsc};

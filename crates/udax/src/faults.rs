@@ -6,11 +6,12 @@ use crate::regions::Region;
 use crate::runtime::State;
 use crate::served::whole_units;
 use crate::window::Reason;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use udax_core::{Fault, Order, PMD_PAGES, PageIndex, PageRange, Sharing};
 use udax_host::HostKind;
-use udax_linux::{Access, Cause, FaultEvent, InPlace, RunState};
+use udax_linux::inject::{self, Point};
+use udax_linux::{Access, Cause, FaultEvent, InPlace, RunState, at_work};
 
 /// Runs that a process may have before VMAs go plain as a whole; from half of them on 2 MiB that are holes in part go plain. Each costs up to
 /// two mappings of the kernel's, of which a process may have 65,530 by default.
@@ -32,6 +33,14 @@ impl State {
         let Some(region) = regions.at(event.address) else { return };
         region.file.count_fault();
         let space = &region.vma.space;
+        let page = space.area().page_of(event.address).unwrap_or(region.vma.pages.start);
+        let operation = match event.access {
+            Access::Read => "a load",
+            Access::Write => "a store",
+        };
+        let _at_work = at_work(operation, &region.file.name, PageRange::new(page, 1));
+        inject::pass(Point::FaultThread);
+        inject::stop_here();
         if space.serve_in_place(event) == InPlace::Served {
             region.file.settle_overflow();
             return;
@@ -138,6 +147,7 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
     };
     let translation_present = event.cause == Cause::WriteProtected;
     let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
+    inject::pass(Point::Engine);
     let outcome = region.file.mapping.fault(&fault);
     let served = match vma.space.state_of(index) {
         RunState::Plain => true,
@@ -202,8 +212,11 @@ fn survey_for(region: &Region, index: PageIndex) {
         return;
     }
     let (host, (told, heard)) = (region.file.host.clone(), mpsc::channel());
+    let (name, range) = (Arc::clone(&region.file.name), PageRange::new(index, SURVEY_PAGES));
     region.file.handle.service().post_file_work(move || {
-        let _ = host.survey_within(PageRange::new(index, SURVEY_PAGES), SURVEY_LOOKUPS);
+        let _at_work = at_work("a look for holes", &name, range);
+        inject::run_out_of_memory(Point::SurveyMemory);
+        let _ = host.survey_within(range, SURVEY_LOOKUPS);
         let _ = told.send(());
     });
     let _ = heard.recv_timeout(SURVEY_PATIENCE);

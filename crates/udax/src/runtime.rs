@@ -11,12 +11,12 @@ use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{
-    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+    Arc, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 use udax_core::{Dax, PAGE_BYTES, PageIndex, PageRange, Tracer};
 use udax_linux::{
     Errno, FaultEvent, FileHandle, Handler, LeaseId, LinuxSpace, Service, Sharing, SignalsBlocked,
-    StartError, VmaArea,
+    StartError, VmaArea, at_work, inject, inject::Point, unpoisoned,
 };
 
 /// What the table of files holds.
@@ -37,7 +37,7 @@ const ENDED_LIMIT: usize = 1000;
 impl Files {
     fn note_end(&mut self, file: &ServedFile, why: &'static str) {
         if self.ended.len() < ENDED_LIMIT {
-            self.ended.push((file.name.clone(), why));
+            self.ended.push((file.name.to_string(), why));
         }
     }
 }
@@ -74,15 +74,16 @@ pub(crate) struct Runtime {
 
 impl State {
     pub(crate) fn files(&self) -> MutexGuard<'_, Files> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.files.lock())
     }
 
     pub(crate) fn regions(&self) -> RwLockReadGuard<'_, Regions> {
-        self.regions.read().unwrap_or_else(PoisonError::into_inner)
+        inject::die_holding(Point::Registry, || self.regions.write());
+        unpoisoned(self.regions.read())
     }
 
     pub(crate) fn regions_mut(&self) -> RwLockWriteGuard<'_, Regions> {
-        self.regions.write().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(self.regions.write())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -107,6 +108,8 @@ impl State {
     /// waited for that goes on. The caller holds the table of files.
     pub(crate) fn end_service(&self, files: &mut Files, key: FileKey, why: &'static str) {
         let Some(file) = files.served.remove(&key) else { return };
+        let all = PageRange::from(PageIndex(0));
+        let _at_work = at_work("the end of the service", &file.name, all);
         let mut regions = self.regions_mut();
         file.host.distrust();
         let taken = regions.take_file(&file);
@@ -167,7 +170,10 @@ impl Handler for State {
     fn lease_broken(&self, lease: LeaseId) {
         let mut files = self.files();
         let broken = files.served.values().find(|file| file.holds_lease(lease));
-        if let Some(key) = broken.map(|file| file.key) {
+        let broken = broken.map(|file| (file.key, Arc::clone(&file.name)));
+        if let Some((key, name)) = broken {
+            let _at_work = at_work("the break of a lease", &name, PageRange::from(PageIndex(0)));
+            inject::pass(Point::LeaseThread);
             self.end_service(&mut files, key, "it was opened once more");
         }
     }
@@ -286,13 +292,16 @@ impl Runtime {
 
     /// Lays traps over the part of the mapping in which holes are. From here on faults come.
     fn lay(&self, file: &Arc<ServedFile>, area: VmaArea) -> Result<(), Refusal> {
+        let _at_work = at_work("mapping", &file.name, area.pages());
         let size = file.handle.size().map_err(Refusal::Descriptor)?;
         let in_file = PageRange::between(PageIndex(0), PageIndex(size.div_ceil(PAGE_BYTES)));
         // What lies past the end is plain: SIGBUS is the kernel's to give, and what comes to be there is stored unseen.
         file.host.keep(PageRange::between(in_file.end.max(area.pages().start), area.pages().end));
         let below_end = area.pages().intersect(in_file);
-        let survey =
-            file.handle.service().with_files(|| file.host.survey_within(below_end, SURVEY_LOOKUPS));
+        let survey = file.handle.service().with_files(|| {
+            inject::run_out_of_memory(Point::SurveyMemory);
+            file.host.survey_within(below_end, SURVEY_LOOKUPS)
+        });
         let survey = survey.map_err(Refusal::Survey)?;
         // Where the survey has not come to, there may be holes yet.
         if survey.hole_pages == 0 && survey.done.covers(below_end) {

@@ -33,7 +33,7 @@ pub(crate) enum Proof {
 /// One served file. It is served from the first mapping with a proof until the proof ends or the last mapping goes.
 pub(crate) struct ServedFile {
     pub(crate) key: FileKey,
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) handle: Arc<FileHandle>,
     pub(crate) host: HostFile,
     pub(crate) mapping: Arc<Mapping>,
@@ -60,7 +60,7 @@ impl ServedFile {
         let mapping = Mapping::new(dax, inode, host.clone(), host.clone());
         Arc::new(Self {
             key: FileKey::of(&info),
-            name,
+            name: name.into(),
             handle,
             host,
             mapping,
@@ -113,7 +113,7 @@ impl ServedFile {
     /// to the file that does not come through a mapping. The caller holds the registry shared.
     pub(crate) fn make_storage(&self, range: PageRange) {
         let range = whole_units(range);
-        let _assigning = self.assigning.lock().unwrap_or_else(PoisonError::into_inner);
+        let _assigning = udax_linux::unpoisoned(self.assigning.lock());
         // Also where nothing is known yet: a survey that looks before the bytes arrive would learn a hole.
         if !self.host.is_kept(range) {
             self.host.keep(range);

@@ -102,7 +102,7 @@ impl Statistics {
         let regions = runtime.state.regions();
         for file in files.served.values() {
             let mut of_file = FileStatistics {
-                path: file.name.clone(),
+                path: file.name.to_string(),
                 proof: file.proof_name(),
                 mapped_bytes: 0,
                 zero_bytes: 0,

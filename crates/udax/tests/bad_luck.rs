@@ -130,24 +130,6 @@ fn no_space_is_an_error_from_the_library_and_sigbus_for_a_store() {
     assert_eq!(output.status.signal(), Some(libc::SIGBUS), "{}", text(&output));
 }
 
-#[test]
-fn a_fault_thread_that_fails_ends_the_process_with_a_message() {
-    if common::cannot_serve() {
-        return;
-    }
-    if let Some(dir) = child() {
-        let map = map(&sparse(&dir, 8 << 20), 8 * MIB);
-        std::hint::black_box(map[0]);
-        return;
-    }
-    let dir = memory_dir();
-    let mut command =
-        again("a_fault_thread_that_fails_ends_the_process_with_a_message", dir.path(), &[]);
-    let output = command.env("UDAX_TEST_FAIL_FAULT_THREAD", "1").output().expect("runs");
-    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", text(&output));
-    assert!(text(&output).contains("udax: fault thread failed"), "{}", text(&output));
-}
-
 /// Forbids a system call to this thread and those that it starts, as a container does: it fails with EPERM.
 fn forbid(call: libc::c_long) {
     let load_number = 0x20; // BPF_LD | BPF_W | BPF_ABS, of `seccomp_data.nr`

@@ -228,6 +228,20 @@ pub(crate) fn grow_table() {
     close(any);
 }
 
+/// What a thread of this process is doing in the kernel, in a few words.
+pub(crate) fn thread_state(thread: i32) -> String {
+    let read = |file: &str| {
+        let path = std::ffi::CString::new(format!("/proc/self/task/{thread}/{file}"));
+        path.ok().and_then(|path| read_text(&path).ok()).unwrap_or_default()
+    };
+    let stat = read("stat");
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_ascii_whitespace().next());
+    match (state.unwrap_or("unknown"), read("wchan").as_str()) {
+        (state, "" | "0") => format!("state {state}"),
+        (state, place) => format!("state {state}, in {place}"),
+    }
+}
+
 /// A small file as text, without what is around it.
 pub(crate) fn read_text(path: &CStr) -> Result<String, Errno> {
     let fd = open(path, k::O_RDONLY | k::O_CLOEXEC)?;
