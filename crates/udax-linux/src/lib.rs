@@ -8,6 +8,7 @@
 compile_error!("addresses and file offsets are taken to be of 64 bits");
 
 mod area;
+mod bus;
 mod call;
 mod engine;
 mod events;
@@ -30,10 +31,12 @@ mod space;
 mod start;
 mod stats;
 mod sys;
+mod unsaved;
 mod watch;
 mod window;
 
 pub use area::{Prot, Sharing, VmaArea};
+pub use bus::{BusAnswer, BusQuestion, BusWatch, bus_questions, watch_bus};
 pub use engine::{Engine, UnknownEngine};
 pub use events::{Access, Cause, FaultEvent, Handler};
 pub use file::{AccessMode, FileHandle, FileInfo, descriptor_appends, file_info};
@@ -50,6 +53,7 @@ pub use start::StartError;
 pub use stats::{Stats, StatsSnapshot, calls_made};
 pub use sys::errno::Errno;
 pub use sys::signal::SignalsBlocked;
+pub use unsaved::Unsaved;
 pub use watch::{AtWork, at_work};
 
 /// What is read from the kernel, for the fuzzer.

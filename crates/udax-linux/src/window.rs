@@ -62,7 +62,7 @@ impl Scratch {
         unsafe { mem::mprotect(self.address, self.length_bytes, prot) }
     }
 
-    fn advise(&self, advice: u32) -> Result<(), Errno> {
+    pub(crate) fn advise(&self, advice: u32) -> Result<(), Errno> {
         loop {
             // SAFETY: none of the advices used here changes contents, and the range is our own.
             match unsafe { mem::madvise(self.address, self.length_bytes, advice) } {

@@ -75,6 +75,10 @@ impl Inner {
     }
 
     fn kept(&self) -> io::Result<&Kept> {
+        if runtime().state.is_of_the_parent() {
+            let what = "a forked child does not have the file at hand";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
         self.kept.as_ref().ok_or_else(|| {
             let what = "the mapping was made without MmapOptions::keep_file";
             io::Error::new(io::ErrorKind::InvalidInput, what)
@@ -96,6 +100,10 @@ impl Inner {
         let kept = self.kept()?;
         let mut done = 0;
         while done < length {
+            if let Some(count) = self.read_unsaved(offset + done, &mut into[done..length]) {
+                done += count;
+                continue;
+            }
             let at = kept.offset + (offset + done) as u64;
             let read = match kept.known(mapped.address(), at, length - done) {
                 Known::Zeros(count) => {

@@ -7,12 +7,14 @@
 use crate::advice::Advice;
 use crate::eligible::Refusal;
 use crate::kept::Kept;
+use crate::no_space::{Callback, Guard};
 use crate::process::runtime;
 use crate::report::{MapReport, UnitReport, UnitState};
 use crate::runtime::Promise;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 use udax_core::{NotHuge, Order, PAGE_BYTES, PageIndex, PageRange};
 use udax_linux::{Errno, Mapped, Prot, Sharing, SignalsBlocked};
 
@@ -39,6 +41,7 @@ pub struct MmapOptions {
     populate: bool,
     exclusive: bool,
     pub(crate) keeps_file: bool,
+    pub(crate) no_space: Option<Callback>,
 }
 
 impl MmapOptions {
@@ -141,8 +144,7 @@ impl MmapOptions {
         let start = PageIndex::of_byte(self.offset).byte();
         let skipped = usize::try_from(self.offset - start).unwrap_or(0);
         if length == 0 {
-            let kept = None;
-            return Ok(Inner { mapped: None, skipped: 0, length: 0, refusal: None, kept });
+            return Ok(Inner::default());
         }
         let whole = length.checked_add(skipped).ok_or_else(|| context(Errno::NOMEM, length))?;
         let mapped = Mapped::new(fd, start, whole, sharing, Prot::from_bits(prot), 0)
@@ -152,9 +154,13 @@ impl MmapOptions {
         if let Some(refusal) = &refusal {
             runtime().count_refusal(refusal);
         }
-        let mut inner = Inner { mapped: Some(mapped), skipped, length, refusal, kept: None };
+        let mapped = Some(mapped);
+        let mut inner = Inner { mapped, skipped, length, refusal, kept: None, guard: None };
         if self.keeps_file {
             inner.keep_file(fd, self.offset).map_err(|errno| context(errno, length))?;
+        }
+        if let Some(decide) = &self.no_space {
+            inner.guard(decide)?;
         }
         if self.populate {
             inner.advise(Advice::PopulateRead, 0, length)?;
@@ -164,7 +170,7 @@ impl MmapOptions {
 }
 
 /// What both kinds of mapping are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Inner {
     /// `None` for a mapping of no bytes, and while it is being dropped.
     pub(crate) mapped: Option<Mapped>,
@@ -174,6 +180,8 @@ pub(crate) struct Inner {
     refusal: Option<Refusal>,
     /// The file, if it is kept at hand.
     pub(crate) kept: Option<Kept>,
+    /// Who is asked where there is no space.
+    pub(crate) guard: Option<Arc<Guard>>,
 }
 
 impl Inner {
@@ -220,12 +228,16 @@ impl Inner {
         let (start, length) = self.pages_of(offset, length)?;
         let Some(mapped) = &self.mapped else { return Ok(()) };
         let begin = mapped.address() + start;
+        let addresses = begin..begin + length;
+        let saved = self.guard.as_ref().map_or(Ok(()), |guard| guard.flush(&addresses));
         let native = || mapped.msync(start, length, flags);
-        runtime().sync(begin..begin + length, flags, native).map_err(|errno| {
+        let synced = runtime().sync(addresses, flags, native).map_err(|errno| {
             let cause = io::Error::from(errno);
             let what = format!("cannot flush bytes {offset} and {length} more: {cause}");
             io::Error::new(cause.kind(), what)
-        })
+        });
+        // All else is durable whatever could not be saved.
+        saved.and(synced)
     }
 
     pub(crate) fn report(&self) -> MapReport {
@@ -282,6 +294,9 @@ fn why_in_words(why: NotHuge) -> &'static str {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.end();
+        }
         if let Some(mapped) = self.mapped.take() {
             runtime().unmap(mapped);
         }
@@ -352,7 +367,8 @@ impl MmapMut {
     /// Makes all stores so far durable. Blocks.
     ///
     /// # Errors
-    /// Of the file system: what could not be written is still dirty, or lost as msync(2) says.
+    /// Of the file system: what could not be written is still dirty, or lost as msync(2) says. No space, or a quota, as long as something
+    /// is kept in memory ([`MmapOptions::on_no_space`]), naming file and range; all else is durable then.
     pub fn flush(&self) -> io::Result<()> {
         self.inner.flush(0, self.inner.length, MS_SYNC)
     }

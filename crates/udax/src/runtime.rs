@@ -86,6 +86,11 @@ impl State {
         unpoisoned(self.regions.write())
     }
 
+    /// Whether this is a forked child, which has no thread of the service.
+    pub(crate) fn is_of_the_parent(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -33,6 +33,8 @@ names! {
     FAULT = EFAULT, "Bad address.";
     EXIST = EEXIST, "It is there already.";
     INVAL = EINVAL, "Invalid argument.";
+    NOSPC = ENOSPC, "No space.";
+    DQUOT = EDQUOT, "The quota is used up.";
     NOSYS = ENOSYS, "The kernel has no such call.";
     OPNOTSUPP = EOPNOTSUPP, "Not supported there.";
 }

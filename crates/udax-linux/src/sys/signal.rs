@@ -131,6 +131,13 @@ pub(crate) fn is_thread(thread: i32) -> bool {
     answer != Err(Errno::SRCH)
 }
 
+/// Sends this thread a signal.
+pub(crate) fn send_to_self(number: i32) {
+    let arguments = [process_id() as usize, thread_id() as usize, number as usize, 0, 0, 0];
+    // SAFETY: no argument is a pointer.
+    let _ = unsafe { syscall(k::__NR_tgkill, arguments) };
+}
+
 /// Ends this thread at once, with nothing cleaned up.
 pub(crate) fn leave_now() -> ! {
     loop {

@@ -100,6 +100,17 @@ pub(crate) fn register(uffd: RawFd, address: usize, length_bytes: usize) -> Resu
     request(uffd, ioctl::UFFDIO_REGISTER, &mut argument)
 }
 
+/// From now on stores to protected pages are reported, and nothing else.
+pub(crate) fn register_stores(
+    uffd: RawFd,
+    address: usize,
+    length_bytes: usize,
+) -> Result<(), Errno> {
+    let mode = u64::from(k::UFFDIO_REGISTER_MODE_WP);
+    let mut argument = k::uffdio_register { range: range(address, length_bytes), mode, ioctls: 0 };
+    request(uffd, ioctl::UFFDIO_REGISTER, &mut argument)
+}
+
 /// What write-protection a range is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
