@@ -95,11 +95,11 @@ fn goes_on(test: &str, point: &str) {
 }
 
 macro_rules! fails {
-    ($($name:ident: $how:ident($($what:expr),*);)*) => {
+    ($($name:ident: $point:literal, $how:ident($($words:expr),*);)*) => {
         $(
             #[test]
             fn $name() {
-                $how(stringify!($name), $($what),*);
+                $how(stringify!($name), $point $(, $words)*);
             }
         )*
     };
@@ -110,20 +110,20 @@ const TOLD: &str = "told to by UDAX_TEST_FAIL";
 const LOAD: &str = "at a load of bytes 52428800 to 52432896 of ";
 
 fails! {
-    the_fault_thread_panics: ends("fault-thread", &["the fault thread failed", TOLD, LOAD, "/sparse"]);
-    the_engine_panics: ends("engine", &["the fault thread failed", TOLD, LOAD, "/sparse"]);
-    the_map_thread_panics: ends("map-thread", &["the map thread failed", TOLD, LOAD, "/sparse"]);
-    the_call_thread_panics: ends("call-thread", &["the call thread failed", TOLD]);
-    the_file_thread_panics: ends("file-thread", &["the file thread failed", TOLD, "at mapping of bytes 0 to 67108864 of ", "/second"]);
-    the_lease_thread_panics: ends("lease-thread", &["the lease thread failed", TOLD, "at the break of a lease of ", "/sparse"]);
-    the_fault_thread_is_gone: ends("fault-thread-gone", &["the fault thread is gone", LOAD, "/sparse"]);
-    the_call_thread_is_gone: ends("call-thread-gone", &["the call thread is gone"]);
-    a_thread_dies_with_the_lock_of_a_space: ends("space-lock", &["a thread failed while it held a lock"]);
-    a_thread_dies_with_the_registry: ends("registry", &["a thread failed while it held a lock"]);
-    the_userfaultfd_cannot_be_read: ends("uffd-read", &["reading the userfaultfd failed: Input/output error"]);
-    the_file_cannot_be_mapped_again: ends("map-again", &["mapping bytes 0 to 67108864 of the file again: Cannot allocate memory", "at a store of bytes 20971520 to 20975616 of ", "/sparse"]);
-    the_userfaultfd_refuses_requests: goes_on("uffd-ioctl");
-    memory_cannot_be_moved: goes_on("mremap");
+    the_fault_thread_panics: "fault-thread", ends(&["the fault thread failed", TOLD, LOAD, "/sparse"]);
+    the_engine_panics: "engine", ends(&["the fault thread failed", TOLD, LOAD, "/sparse"]);
+    the_map_thread_panics: "map-thread", ends(&["the map thread failed", TOLD, LOAD, "/sparse"]);
+    the_call_thread_panics: "call-thread", ends(&["the call thread failed", TOLD]);
+    the_file_thread_panics: "file-thread", ends(&["the file thread failed", TOLD, "at mapping of bytes 0 to 67108864 of ", "/second"]);
+    the_lease_thread_panics: "lease-thread", ends(&["the lease thread failed", TOLD, "at the break of a lease of ", "/sparse"]);
+    the_fault_thread_is_gone: "fault-thread-gone", ends(&["the fault thread is gone", LOAD, "/sparse"]);
+    the_call_thread_is_gone: "call-thread-gone", ends(&["the call thread is gone"]);
+    a_thread_dies_with_the_lock_of_a_space: "space-lock", ends(&["a thread failed while it held a lock"]);
+    a_thread_dies_with_the_registry: "registry", ends(&["a thread failed while it held a lock"]);
+    the_userfaultfd_cannot_be_read: "uffd-read", ends(&["reading the userfaultfd failed: Input/output error"]);
+    the_file_cannot_be_mapped_again: "map-again", ends(&["mapping bytes 0 to 67108864 of the file again: Cannot allocate memory", "at a store of bytes 20971520 to 20975616 of ", "/sparse"]);
+    the_userfaultfd_refuses_requests: "uffd-ioctl", goes_on();
+    memory_cannot_be_moved: "mremap", goes_on();
 }
 
 /// The words are the standard library's, and go where its threads have their standard error: nowhere.

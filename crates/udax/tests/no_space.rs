@@ -5,6 +5,7 @@ mod common;
 
 use common::{CHILD, Mounted, PAGE};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -152,6 +153,56 @@ fn room_that_is_made_is_used() {
     map.flush().expect("it is where it belongs");
     assert!(map.report().plain_because.is_none(), "the file goes on being served");
     check_file(&dir, [77].into_iter());
+}
+
+#[test]
+fn what_others_wrote_meanwhile_is_not_overwritten() {
+    let test = "what_others_wrote_meanwhile_is_not_overwritten";
+    let Some(dir) = child(test, succeeds) else { return };
+    let file = sparse(&dir);
+    let mut map = map(&file, |_| WithoutSpace::KeepInMemory);
+    fill_up(&dir);
+    map[40 * PAGE + 8] = 1;
+    map[40 * PAGE + 9] = 1;
+    map[40 * PAGE + 9] = 0;
+    make_room(&dir);
+    let other = std::fs::OpenOptions::new().write(true).open(dir.join("sparse")).expect("opened");
+    other.write_all_at(&[2, 2, 2], (40 * PAGE + 9) as u64).expect("written");
+    assert_eq!(map[40 * PAGE + 10], 0, "kept is kept");
+    map.flush().expect("saved");
+    let bytes = &map[40 * PAGE + 7..40 * PAGE + 13];
+    assert_eq!(bytes, [0, 1, 2, 2, 2, 0], "its own store, and what the other has written");
+    fill_up(&dir);
+    map[40 * PAGE + 20] = 3;
+    map.flush().expect("it has its place");
+}
+
+#[test]
+fn a_forked_child_loses_nothing_of_its_parent() {
+    let Some(dir) = child("a_forked_child_loses_nothing_of_its_parent", succeeds) else { return };
+    let file = sparse(&dir);
+    let mut map = map(&file, |lack| {
+        assert!(!lack.is_last, "the child ends, and that is not asked about");
+        WithoutSpace::KeepInMemory
+    });
+    fill_up(&dir);
+    map[40 * PAGE + 8] = 1;
+    // SAFETY: the child loads, tries to flush, drops the mapping and leaves.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let refused = map.flush().map_err(|error| error.kind());
+        let is_right = map[40 * PAGE + 8] == 1 && refused == Err(ErrorKind::Unsupported);
+        drop(map);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(i32::from(!is_right)) };
+    }
+    let mut status = -1;
+    // SAFETY: waits for the child just made.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!(status, 0);
+    make_room(&dir);
+    map.flush().expect("saved");
+    assert_eq!(std::fs::read(dir.join("sparse")).expect("read")[40 * PAGE + 8], 1);
 }
 
 #[test]

@@ -179,6 +179,26 @@ fn what_another_process_cuts_off_is_a_short_read() {
     }
 }
 
+#[test]
+fn a_hole_ends_with_the_file() {
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in(common::disk()).expect("a directory");
+    let file = sparse(dir.path(), 8 * MIB + 100);
+    let mut options = MmapOptions::new();
+    // SAFETY: the slice is not used.
+    let map = unsafe { options.keep_file().len(16 * MIB).map(&file) }.expect("mapped");
+    assert_eq!(map.report().plain_because, None);
+    let mut bytes = vec![1; 10 * MIB];
+    assert_eq!(map.read_at(7 * MIB, &mut bytes).expect("read"), MIB + 100);
+    assert_eq!(map.read_at(8 * MIB + 100, &mut bytes).expect("read"), 0);
+    // The program's own way to cut it, past the library: the proof goes on.
+    file.set_len(5 << 20).expect("cut");
+    assert_eq!(map.read_at(4 * MIB, &mut bytes).expect("read"), MIB);
+    assert_eq!(map.read_at(6 * MIB, &mut bytes).expect("read"), 0);
+}
+
 /// Pages of the mapped file that are in memory.
 fn cached_pages(map: &Mmap) -> usize {
     let mut pages = vec![0_u8; map.len().div_ceil(PAGE)];
