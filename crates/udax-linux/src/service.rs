@@ -13,7 +13,7 @@ use crate::call::{Done, Job, Mailbox};
 use crate::engine::Engine;
 use crate::events::{Access, Cause, FaultEvent, Handler};
 use crate::follow::Follower;
-use crate::inject::{Point, fails, pass};
+use crate::inject::{self, Point, fails, pass};
 use crate::lease::Leases;
 use crate::platform::lock;
 use crate::start::{self, StartError};
@@ -132,6 +132,8 @@ impl Service {
 
     pub(crate) fn new(handler: Arc<dyn Handler>, table: Table, lease_thread: i32) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        // The environment is read here, and not by whichever thread comes first.
+        let _ = inject::interval();
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table,

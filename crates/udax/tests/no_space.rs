@@ -10,7 +10,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax::{MmapMut, MmapOptions, NoSpace, WithoutSpace};
 
 const MIB: usize = 1 << 20;
@@ -232,6 +232,7 @@ fn a_file_that_was_cut_is_sigbus_and_nobody_is_asked() {
     map[200 * MIB] = 1;
     file.set_len(100 << 20).expect("cut");
     map[99 * MIB] = 1;
+    fill_up(&dir);
     map[200 * MIB] = 1;
 }
 
@@ -303,6 +304,46 @@ fn stores_beside_keeping_and_saving_are_not_lost() {
         udax::File::from(file.try_clone().expect("a second"))
             .punch_hole(0, SIZE as u64)
             .expect("empty");
+    }
+}
+
+#[test]
+fn a_store_beside_a_save_is_saved_or_comes_after_it() {
+    let test = "a_store_beside_a_save_is_saved_or_comes_after_it";
+    let Some(dir) = child(test, succeeds) else { return };
+    const PAGES: usize = 2048;
+    let file = sparse(&dir);
+    let decide = |_: &NoSpace<'_>| WithoutSpace::KeepInMemory;
+    let map = MmapOptions::new().on_no_space(decide).map_shared(&file).expect("mapped");
+    fill_up(&dir);
+    (0..PAGES).for_each(|page| map.store(page * PAGE, &[1]));
+    assert!(map.flush().is_err(), "most of it is in memory only");
+    make_room(&dir);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            let (map, stop) = (&map, &stop);
+            scope.spawn(move || {
+                let mut value = 0_u8;
+                while !stop.load(Ordering::Relaxed) {
+                    value = value.wrapping_add(1);
+                    for page in 0..PAGES {
+                        let (at, mut byte) = (page * PAGE + 8 * (thread + 1), [0]);
+                        map.store(at, &[value]);
+                        map.load(at, &mut byte);
+                        assert_eq!(byte[0], value, "page {page}: what was stored is gone");
+                    }
+                }
+            });
+        }
+        map.flush().expect("there is space for all of it");
+        stop.store(true, Ordering::Relaxed);
+    });
+    let read = std::fs::read(dir.join("sparse")).expect("read");
+    for at in (0..PAGES * PAGE).step_by(8) {
+        let mut byte = [0];
+        map.load(at, &mut byte);
+        assert_eq!(byte[0], read[at], "at {at}");
     }
 }
 
