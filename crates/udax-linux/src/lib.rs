@@ -8,12 +8,15 @@
 compile_error!("addresses and file offsets are taken to be of 64 bits");
 
 mod area;
+mod bounds;
 mod call;
+mod catcher;
 mod engine;
 mod events;
 mod file;
 mod follow;
 mod fork;
+mod guarded;
 mod in_place;
 mod inspect;
 mod lease;
@@ -24,15 +27,18 @@ mod platform;
 mod probe;
 mod runs;
 mod service;
+mod signals;
 mod space;
+mod spare;
 mod start;
 mod stats;
 mod sys;
+mod userfaultfd;
 mod window;
 
 pub use area::{Prot, Sharing, VmaArea};
 pub use engine::{Engine, UnknownEngine};
-pub use events::{Access, Cause, FaultEvent, Handler};
+pub use events::{Access, Cause, FaultEvent, Handler, Verdict};
 pub use file::{AccessMode, FileHandle, FileInfo, descriptor_appends, file_info};
 pub use fork::at_fork;
 pub use in_place::InPlace;
@@ -42,6 +48,12 @@ pub use platform::{StdLock, StdParker, StdPlatform};
 pub use probe::{Capabilities, UserfaultfdAccess, probe};
 pub use runs::{Run, RunState};
 pub use service::Service;
+pub mod segv {
+    //! SIGSEGV of a process whose faults come by it: for who stands between a program and the C library.
+    pub use crate::signals::{
+        IsBlocked, Raised, SegvAction, ask_whether_blocked, exchange, handles_segv, is_our_handler,
+    };
+}
 pub use space::LinuxSpace;
 pub use start::StartError;
 pub use stats::{Stats, StatsSnapshot, calls_made};

@@ -2,6 +2,7 @@
 //! the program has made.
 
 use crate::area::{Sharing, VmaArea};
+use crate::catcher::Catcher;
 use crate::service::{Service, die};
 use crate::stats::add;
 use crate::sys::errno::Errno;
@@ -47,7 +48,12 @@ pub(crate) fn map_keeping_copies(
 ) -> Result<(), Errno> {
     let (address, length_bytes) = area.span(range);
     // From here on nobody makes another copy, or changes one.
-    service.protect(address, length_bytes, uffd::Protection::Stores)?;
+    match service.catcher() {
+        Catcher::Userfaultfd(uffd) => {
+            uffd.protect(address, length_bytes, uffd::Protection::Stores)?;
+        }
+        Catcher::Signals(_) => forbid_stores(area, address, length_bytes)?,
+    }
     let copies = pagemap::present_pages(service.table.pagemap, address, address + length_bytes)?;
     let outcome = if copies.is_empty() {
         map(service, area, file, range)
@@ -55,8 +61,21 @@ pub(crate) fn map_keeping_copies(
         replace(service, area, file, range, &copies)
     };
     // Also when it failed: the waiting threads come again, and find what there is then.
-    uffd::wake(service.table.uffd, address, length_bytes);
+    match service.catcher() {
+        Catcher::Userfaultfd(uffd) => uffd.wake(address, length_bytes),
+        Catcher::Signals(_) if outcome.is_err() => {
+            // SAFETY: the range is of a VmaArea, and it gets the rights the program gave it.
+            let _ = unsafe { mem::mprotect(address, length_bytes, area.prot().raw()) };
+        }
+        Catcher::Signals(_) => {}
+    }
     outcome
+}
+
+fn forbid_stores(area: &VmaArea, address: usize, length_bytes: usize) -> Result<(), Errno> {
+    let rights = area.prot().raw() & !k::PROT_WRITE;
+    // SAFETY: the range is of a VmaArea; whoever stores there waits until its space is free.
+    unsafe { mem::mprotect(address, length_bytes, rights) }
 }
 
 fn replace(

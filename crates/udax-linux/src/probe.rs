@@ -56,25 +56,48 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// Whether the service can be started.
+    /// The engine that the service would have, and what is in the way of the best one if it is another and nobody has asked for it.
     ///
     /// # Errors
-    /// What is in the way, and what can be done about it.
-    pub fn usable(&self) -> Result<(), String> {
-        Engine::asked().map_err(|unknown| unknown.to_string())?;
-        if let UserfaultfdAccess::Refused { errno, advice } = &self.userfaultfd {
-            return Err(format!("userfaultfd is refused: {errno}; {advice}"));
+    /// What is in the way of any, and what can be done about it.
+    pub fn engine(&self) -> Result<(Engine, Option<String>), String> {
+        let asked = Engine::asked().map_err(|unknown| unknown.to_string())?;
+        self.engine_if(asked)
+    }
+
+    fn engine_if(&self, asked: Option<Engine>) -> Result<(Engine, Option<String>), String> {
+        if let Err(errno) = self.private_table {
+            return Err(format!("close_range(CLOSE_RANGE_UNSHARE) is refused: {errno}"));
         }
-        if let Some((name, _)) = self.features.iter().take(NEEDED).find(|(_, there)| !there) {
+        if let Err(errno) = self.pidfd_getfd {
+            return Err(format!("pidfd_getfd is refused: {errno}"));
+        }
+        if asked == Some(Engine::Signals) {
+            return Ok((Engine::Signals, None));
+        }
+        match self.userfaultfd_engine() {
+            Ok(engine) => Ok((engine, None)),
+            Err(why) if asked.is_none() => Ok((Engine::Signals, Some(why))),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn userfaultfd_engine(&self) -> Result<Engine, String> {
+        if let Some((name, _)) = self.features.iter().take(NEEDED).find(|(_, there)| !there)
+            && !matches!(self.userfaultfd, UserfaultfdAccess::Refused { .. })
+        {
             return Err(format!(
                 "the userfaultfd of Linux {} lacks {name}: Linux 5.7 or later is needed",
                 self.kernel_release
             ));
         }
-        if let Err(errno) = self.private_table {
-            return Err(format!("unshare(CLONE_FILES) or close_range is refused: {errno}"));
+        match &self.userfaultfd {
+            UserfaultfdAccess::Syscall | UserfaultfdAccess::Device => Ok(Engine::Userfaultfd),
+            UserfaultfdAccess::UserModeOnly => Ok(Engine::UserfaultfdUser),
+            UserfaultfdAccess::Refused { errno, advice } => {
+                Err(format!("userfaultfd is refused: {errno}; {advice}"))
+            }
         }
-        self.pidfd_getfd.map_err(|errno| format!("pidfd_getfd is refused: {errno}"))
     }
 }
 
@@ -157,7 +180,9 @@ fn try_rest() -> Tried {
 }
 
 fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
-    match uffd::open(Engine::asked().unwrap_or(None)) {
+    // Asked for signals alone, it is still of interest what else there is.
+    let asked = Engine::asked().unwrap_or(None).filter(|&engine| engine != Engine::Signals);
+    match uffd::open(asked) {
         Ok((number, source)) => {
             let all = uffd::handshake(number, 0).unwrap_or(0);
             fd::close(number);

@@ -1,6 +1,6 @@
 //! The service: five threads with a descriptor table of their own, which the program neither sees nor disturbs.
 //!
-//! - `udax-fault` reads the userfaultfd and has faults handled;
+//! - `udax-fault` reads the userfaultfd, or what signal handlers post, and has faults handled;
 //! - `udax-lease` waits for leases to be broken;
 //! - `udax-map` does nothing but mremap, which waits until somebody has read the event of it, and takes no lock meanwhile;
 //! - `udax-call` does what program threads need a descriptor for, and what never waits for a lock of the file's;
@@ -10,26 +10,26 @@
 //! All of them block every signal, except the two that the C library needs in every thread.
 
 use crate::call::{Done, Job, Mailbox};
+use crate::catcher::Catcher;
 use crate::engine::Engine;
-use crate::events::{Access, Cause, FaultEvent, Handler};
+use crate::events::{FaultEvent, Handler, Verdict};
 use crate::follow::Follower;
 use crate::lease::Leases;
-use crate::platform::lock;
+use crate::spare::Spare;
 use crate::start::{self, StartError};
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
-use crate::sys::fd::{self, Polled};
+use crate::sys::fd;
 use crate::sys::signal::{self, SignalsBlocked};
-use crate::sys::{mem, sched, uffd};
-use linux_raw_sys::general as k;
+use crate::sys::{mem, sched};
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Set in a child of fork, which has none of the threads and none of their descriptors.
@@ -61,17 +61,14 @@ pub(crate) fn die(what: &str) -> ! {
 
 /// The descriptors that the service itself works with: numbers in the private table.
 pub(crate) struct Table {
-    pub(crate) uffd: RawFd,
-    pub(crate) engine: Engine,
+    pub(crate) catcher: Catcher,
     pub(crate) process: RawFd,
     pub(crate) pagemap: RawFd,
     pub(crate) memory: RawFd,
     /// A file in memory that never has any: what traps are made of, if it could be had.
     pub(crate) traps: Option<RawFd>,
-    /// Rung when another thread than `udax-fault` has put faults in the queue.
-    pub(crate) queued: RawFd,
-    /// Rung by `udax-map` when an mremap is done.
-    pub(crate) moved: RawFd,
+    /// What is in the way of a better catcher.
+    pub(crate) why_not_better: Option<String>,
 }
 
 /// See the module. There is usually one in a process; it lives as long as the process.
@@ -89,19 +86,9 @@ pub struct Service {
     mapper: AtomicI32,
     /// Whether `udax-fault` is at work.
     serving: AtomicBool,
-    /// Faults that were read, or told of, and not yet handled.
-    queue: Mutex<VecDeque<Queued>>,
-    /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
-    moving: Mutex<()>,
+    pub(crate) spare: Spare,
     stats: Stats,
     fail_at_first_fault: bool,
-}
-
-/// A fault that waits for its turn.
-struct Queued {
-    event: FaultEvent,
-    /// Who told of it, and waits for it to be served.
-    told_by: Option<Arc<Done>>,
 }
 
 impl fmt::Debug for Service {
@@ -135,8 +122,7 @@ impl Service {
             to_file: Mailbox::new(),
             mapper: AtomicI32::new(0),
             serving: AtomicBool::new(false),
-            queue: Mutex::new(VecDeque::new()),
-            moving: Mutex::new(()),
+            spare: Spare::new(),
             stats: Stats::default(),
             fail_at_first_fault: switch.is_some_and(|value| value == "1"),
         }
@@ -202,11 +188,6 @@ impl Service {
         }
     }
 
-    /// Makes threads that wait at `length_bytes` from `address` on try again. Any thread.
-    pub fn wake(&self, address: usize, length_bytes: usize) {
-        self.with_descriptors(|| uffd::wake(self.table.uffd, address, length_bytes));
-    }
-
     /// To be called first thing in a child of fork (not of vfork): what was inherited does nothing from now on when it is
     /// dropped. One atomic store.
     pub fn forget_in_child() {
@@ -217,10 +198,31 @@ impl Service {
         FORGOTTEN.load(Ordering::Acquire)
     }
 
+    pub(crate) const fn catcher(&self) -> &Catcher {
+        &self.table.catcher
+    }
+
     /// How faults come here.
     #[must_use]
     pub const fn engine(&self) -> Engine {
-        self.table.engine
+        self.table.catcher.engine()
+    }
+
+    /// Why it is not the best one, if it is not; what can be done about it.
+    #[must_use]
+    pub fn why_not_better(&self) -> Option<&str> {
+        self.table.why_not_better.as_deref()
+    }
+
+    /// From now on these may be.
+    pub(crate) fn expect_faults(&self, addresses: &Range<usize>) {
+        self.table.catcher.bounds().include(addresses);
+    }
+
+    /// Whether any of `addresses` may be served. Some atomic loads; whoever knows an address that is served has it from the call that began that.
+    #[must_use]
+    pub fn may_serve(&self, addresses: &Range<usize>) -> bool {
+        self.table.catcher.bounds().meet(addresses)
     }
 
     /// What was done so far.
@@ -261,71 +263,14 @@ impl Service {
         to: usize,
         length_bytes: usize,
     ) -> Result<(), Errno> {
-        let _one_at_a_time = lock(&self.moving);
-        let answer = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&answer);
-        let moved = self.table.moved;
-        self.to_mapper.post(Box::new(move || {
-            // SAFETY: 1: passed on to the caller, who waits for the answer below.
-            let result = unsafe { mem::move_over(from, to, length_bytes) };
-            *lock(&slot) = Some(result);
-            fd::ring(moved);
-        }));
-        // The mremap waits until its event has been read: by this thread, or by `udax-fault` if that is another one.
-        let mut queued = Ok(());
-        while fd::poll_two(self.table.uffd, moved, None) != Polled::Second {
-            queued = queued.and(self.queue_events());
-        }
-        fd::answer(moved);
-        fd::ring(self.table.queued);
-        if let Err(errno) = queued {
-            die(&format!("reading the userfaultfd failed: {errno}"));
-        }
         add(&self.stats.moves, 1);
-        lock(&answer).take().unwrap_or(Err(Errno::IO))
-    }
-
-    /// Sets the write-protection of the pages present in a registered range. On a service thread.
-    pub(crate) fn protect(
-        &self,
-        address: usize,
-        length_bytes: usize,
-        protection: uffd::Protection,
-    ) -> Result<(), Errno> {
-        loop {
-            match uffd::protect(self.table.uffd, address, length_bytes, protection) {
-                // Somebody's mremap has moved registered memory and waits until its event is read. If this is the thread that
-                // reads events, nobody else will.
-                Err(Errno::AGAIN) => {
-                    self.queue_events()?;
-                    fd::ring(self.table.queued);
-                    std::thread::yield_now();
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    /// Reads what events there are into the queue.
-    fn queue_events(&self) -> Result<(), Errno> {
-        let mut queue = lock(&self.queue);
-        let result = uffd::read(self.table.uffd, &mut |event| match event {
-            uffd::Event::Fault { address, flags, thread } => {
-                let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
-                let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
-                let event = FaultEvent {
-                    address: address & !(mem::PAGE - 1),
-                    access: if stores { Access::Write } else { Access::Read },
-                    cause: if protected { Cause::WriteProtected } else { Cause::Missing },
-                    thread,
-                };
-                queue.push_back(Queued { event, told_by: None });
-            }
-            uffd::Event::Other => {}
-        });
-        match result {
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            other => other,
+        match &self.table.catcher {
+            // SAFETY: 1: passed on to our caller.
+            Catcher::Userfaultfd(uffd) => unsafe {
+                uffd.move_over(&self.to_mapper, from, to, length_bytes)
+            },
+            // SAFETY: 1: passed on to our caller.
+            Catcher::Signals(_) => unsafe { mem::move_over(from, to, length_bytes) },
         }
     }
 
@@ -335,45 +280,41 @@ impl Service {
     /// In a child of fork, which has no service.
     pub fn serve_as_fault(&self, event: FaultEvent) {
         assert!(!Self::is_forgotten(), "a child of fork has no service");
-        let done = Arc::new(Done::default());
-        let told_by = Some(Arc::clone(&done));
-        lock(&self.queue).push_back(Queued { event, told_by });
-        self.with_descriptors(|| fd::ring(self.table.queued));
-        done.wait();
-    }
-
-    fn next_fault(&self) -> Option<Queued> {
-        lock(&self.queue).pop_front()
+        match &self.table.catcher {
+            Catcher::Signals(signals) => signals.ask(event),
+            Catcher::Userfaultfd(uffd) => {
+                let done = Arc::new(Done::default());
+                uffd.tell(event, Arc::clone(&done), || self.with_descriptors(|| uffd.ring()));
+                done.wait();
+            }
+        }
     }
 
     fn serve_faults(&self) -> Infallible {
         sched::short_slices();
+        let catcher = &self.table.catcher;
         let mut follower = Follower::new(&self.mapper, &self.to_mapper);
         loop {
             self.serving.store(true, Ordering::Relaxed);
-            while let Some(Queued { event, told_by }) = self.next_fault() {
-                self.serve(event);
-                match told_by {
-                    Some(done) => done.say(),
-                    None => follower.beside(event, || {
-                        uffd::wake(self.table.uffd, event.address, mem::PAGE);
-                    }),
+            while let Some(waiting) = catcher.next() {
+                let verdict = self.serve(waiting.event);
+                if waiting.was_met() {
+                    follower.beside(waiting.event, || catcher.answer(waiting, verdict));
+                } else {
+                    catcher.answer(waiting, verdict);
                 }
             }
             self.serving.store(false, Ordering::Relaxed);
-            match fd::poll_two(self.table.uffd, self.table.queued, follower.patience()) {
-                Polled::First => {}
-                Polled::Second => drop(fd::answer(self.table.queued)),
-                Polled::Nothing => follower.let_go(),
+            if !catcher.wait(follower.patience()) {
+                follower.let_go();
             }
-            self.queue_events().expect("the userfaultfd can be read");
         }
     }
 
-    fn serve(&self, fault: FaultEvent) {
+    fn serve(&self, fault: FaultEvent) -> Verdict {
         assert!(!self.fail_at_first_fault, "told to by UDAX_TEST_FAIL_FAULT_THREAD");
         add(&self.stats.faults, 1);
-        self.handler.fault(fault);
+        self.handler.fault(fault)
     }
 
     fn serve_moves(&self) -> Infallible {

@@ -7,7 +7,9 @@
 //! needs to have read are read by the thread that wants it: so the fault thread may wait for this lock like any other.
 
 use crate::area::{Prot, Sharing, VmaArea};
+use crate::catcher::Catcher;
 use crate::file::FileHandle;
+use crate::guarded;
 use crate::plain;
 use crate::platform::lock;
 use crate::runs::{Run, RunState, Runs, stretches, together, units};
@@ -19,6 +21,7 @@ use crate::window::{self, Failure, Prepared};
 use linux_raw_sys::general as k;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
@@ -78,6 +81,7 @@ impl LinuxSpace {
             counted: 0,
         };
         state.recount(file.service());
+        file.service().expect_faults(&(area.address()..area.end()));
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
 
@@ -258,7 +262,8 @@ impl LinuxSpace {
         let service = self.service();
         let (area, file) = (state.area, self.file.descriptor());
         self.overflowed.store(true, Ordering::Relaxed);
-        match service.with_descriptors(|| plain::map(service, &area, file, range)) {
+        let map = || service.with_descriptors(|| plain::map(service, &area, file, range));
+        match service.spare.lend(map) {
             Ok(()) => state.runs.set(range, RunState::Plain),
             Err(errno) => die(&format!("mapping the file again failed: {errno}")),
         }
@@ -283,7 +288,8 @@ impl LinuxSpace {
             if first.is_err() {
                 self.overflowed.store(true, Ordering::Relaxed);
                 let everything = &[RunState::Trap, RunState::Zero];
-                if let Err(errno) = self.plain_in(state, pages, copies, everything) {
+                let mut map = || self.plain_in(state, pages, copies, everything);
+                if let Err(errno) = service.spare.lend(&mut map) {
                     die(&format!("mapping the file again failed: {errno}"));
                 }
             }
@@ -354,21 +360,21 @@ impl LinuxSpace {
         (self, upper)
     }
 
-    /// Runs `change`, which is to mprotect the whole area to `prot`, with faults of this VMA held off; later pieces get
-    /// those rights if it succeeds. A shared mapping of a file that is open for reading only must be refused PROT_WRITE by the
-    /// caller (EACCES): the trap would allow it.
-    ///
-    /// # Errors
-    /// Those of `change`.
-    pub fn while_protecting<R, E>(
-        &self,
-        prot: Prot,
-        change: impl FnOnce() -> Result<R, E>,
-    ) -> Result<R, E> {
-        let mut held = self.hold();
-        let answer = change()?;
-        held.state.area.prot = prot;
-        Ok(answer)
+    /// The parts of it whose rights in the kernel are not those that the program gives: their addresses, in order, and the rights that they are to have there
+    /// when it gives `prot`.
+    #[must_use]
+    pub fn rights_of_parts(&self, prot: Prot) -> Vec<(Range<usize>, Prot)> {
+        if let Catcher::Userfaultfd(_) = self.service().catcher() {
+            return Vec::new();
+        }
+        let held = self.hold();
+        let area = held.state.area;
+        let part = |run: Run| {
+            let (address, length_bytes) = area.span(run.pages);
+            let rights = guarded::rights(area.sharing(), run.state, prot)?;
+            Some((address..address + length_bytes, rights))
+        };
+        held.state.runs.in_range(area.pages).filter_map(part).collect()
     }
 
     /// Notes the rights that later pieces are to have; the mprotect is done already, or this VMA has no faults.
@@ -409,6 +415,9 @@ impl State {
         service: &Service,
         piece: PageRange,
     ) -> Result<(), Failure> {
+        let Catcher::Userfaultfd(uffd) = service.catcher() else {
+            return window::open(service, &self.area, piece);
+        };
         let unit = PageRange::unit(piece.start, Order::Pmd);
         if self.prepared.as_ref().is_none_or(|prepared| prepared.unit() != unit) {
             self.prepared = None;
@@ -418,7 +427,8 @@ impl State {
             if traps < 2 || !is_huge || !unit.covers(piece) || !service.huge_zero_pages {
                 return window::open(service, &self.area, piece);
             }
-            let prepared = Prepared::new(service, &self.area, unit).map_err(Failure::Before)?;
+            let prepared =
+                Prepared::new(service, uffd, &self.area, unit).map_err(Failure::Before)?;
             self.prepared = Some(prepared);
         }
         match &mut self.prepared {

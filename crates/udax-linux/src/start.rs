@@ -1,13 +1,17 @@
 //! Starting a service: the private descriptor table, what goes into it, and the threads.
 
+use crate::catcher::Catcher;
 use crate::engine::{Engine, UnknownEngine};
 use crate::events::Handler;
 use crate::service::{Role, Service, Table};
+use crate::signals::Signals;
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
 use crate::sys::{fd, mem, uffd};
+use crate::userfaultfd::Userfaultfd;
 use linux_raw_sys::general as k;
 use std::fmt;
+use std::os::fd::RawFd;
 use std::sync::{Arc, mpsc};
 use std::thread::Builder;
 
@@ -23,6 +27,8 @@ pub enum StartError {
         /// What can be done about it.
         advice: String,
     },
+    /// No handler of SIGSEGV can be installed, or no memory for it be had.
+    Signals(Errno),
     /// The kernel's userfaultfd lacks something.
     Features {
         /// What it lacks.
@@ -47,6 +53,7 @@ impl fmt::Display for StartError {
             Self::Userfaultfd { errno, advice } => {
                 write!(f, "userfaultfd is refused: {errno}; {advice}")
             }
+            Self::Signals(errno) => write!(f, "SIGSEGV cannot be handled: {errno}"),
             Self::Features { missing, release } => {
                 write!(
                     f,
@@ -126,7 +133,7 @@ fn start_others(handler: Arc<dyn Handler>, table: Table) -> Answer {
 /// Gives this thread a table of its own and opens what the service needs.
 fn open_table() -> Result<Table, StartError> {
     private_table().map_err(StartError::DescriptorTable)?;
-    let (uffd, engine) = open_uffd()?;
+    let (catcher, why_not_better) = open_catcher()?;
     let process = fd::this_process().map_err(StartError::Pidfd)?;
     // Descriptor 0 is taken as the example; only a program without one may refuse it.
     match fd::fetch(process, 0) {
@@ -135,17 +142,25 @@ fn open_table() -> Result<Table, StartError> {
         Err(errno) => return Err(StartError::Pidfd(errno)),
     }
     let open = |path| fd::open(path, k::O_RDONLY | k::O_CLOEXEC).map_err(StartError::Proc);
-    let counter = || fd::event_counter().map_err(StartError::DescriptorTable);
+    let traps = open_traps(&catcher);
     Ok(Table {
-        uffd,
-        engine,
+        catcher,
+        why_not_better,
         process,
         pagemap: open(c"/proc/self/pagemap")?,
         memory: open(c"/proc/self/mem")?,
-        traps: fd::empty_memory(c"udax traps", mem::ADDRESSES).ok(),
-        queued: counter()?,
-        moved: counter()?,
+        traps,
     })
+}
+
+/// The memory that traps are made of. Its pages are never to be had: with faults by signals nobody is to allow stores there by a call that we do not see.
+fn open_traps(catcher: &Catcher) -> Option<RawFd> {
+    let traps = fd::empty_memory(c"udax traps", mem::ADDRESSES).ok()?;
+    if catcher.engine() == Engine::Signals && fd::forbid_stores(traps).is_err() {
+        fd::close(traps);
+        return None;
+    }
+    Some(traps)
 }
 
 /// A descriptor table for this thread alone, with nothing of the program's in it.
@@ -161,9 +176,21 @@ pub(crate) fn private_table() -> Result<(), Errno> {
     Ok(())
 }
 
-/// The best userfaultfd that there is, or the one that is asked for.
-fn open_uffd() -> Result<(i32, Engine), StartError> {
+/// The best that there is, or the one that is asked for; what is in the way of a better one.
+fn open_catcher() -> Result<(Catcher, Option<String>), StartError> {
     let asked = Engine::asked().map_err(StartError::Engine)?;
+    let signals = || Signals::new().map(Catcher::Signals).map_err(StartError::Signals);
+    if asked == Some(Engine::Signals) {
+        return Ok((signals()?, None));
+    }
+    match open_uffd(asked) {
+        Ok(uffd) => Ok((Catcher::Userfaultfd(uffd), None)),
+        Err(why) if asked.is_none() => Ok((signals()?, Some(why.to_string()))),
+        Err(why) => Err(why),
+    }
+}
+
+fn open_uffd(asked: Option<Engine>) -> Result<Userfaultfd, StartError> {
     let (uffd, source) = uffd::open(asked).map_err(|(errno, device)| StartError::Userfaultfd {
         errno,
         advice: advice(errno, device),
@@ -175,7 +202,7 @@ fn open_uffd() -> Result<(i32, Engine), StartError> {
         missing: "remap events or write protection",
         release: fd::read_text(c"/proc/sys/kernel/osrelease").unwrap_or_default(),
     })?;
-    Ok((uffd, source.engine()))
+    Userfaultfd::new(uffd, source.engine()).map_err(StartError::DescriptorTable)
 }
 
 /// What can be done about a refusal: of the system call, and of the device.

@@ -2,7 +2,9 @@
 
 use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
-use crate::{asynchronous, descriptors, layout, locking, memory, messages, peek, process, real};
+use crate::{
+    asynchronous, descriptors, layout, locking, memory, messages, peek, process, real, signals,
+};
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
 use udax::program::Access;
@@ -249,6 +251,17 @@ fn process_call(call: Call) -> Option<c_long> {
         libc::SYS_io_uring_setup | libc::SYS_io_setup => {
             asynchronous::before_queue();
             call.pass()
+        }
+        libc::SYS_rt_sigprocmask => {
+            let [a, .., d, e, f] = call.arguments;
+            signals::mask(call.int(0), call.pointer(1), call.pointer(2), |new, old| {
+                let [new, old] = [new.expose_provenance(), old.expose_provenance()];
+                let [new, old] = [new, old].map(|at| at.cast_signed() as c_long);
+                let changed = Call { arguments: [a, new, old, d, e, f], ..call };
+                // It answers 0 or -1.
+                if changed.pass() == 0 { 0 } else { -1 }
+            })
+            .into()
         }
         _ => return None,
     })

@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use udax_core::{Fault, Order, PMD_PAGES, PageIndex, PageRange, Sharing};
 use udax_host::HostKind;
-use udax_linux::{Access, Cause, FaultEvent, InPlace, RunState};
+use udax_linux::{Access, Cause, Engine, FaultEvent, InPlace, RunState, Verdict};
 
 /// Runs that a process may have before VMAs go plain as a whole; from half of them on 2 MiB that are holes in part go plain. Each costs up to
 /// two mappings of the kernel's, of which a process may have 65,530 by default.
@@ -26,17 +26,27 @@ const AROUND_PAGES: u64 = 32 * PMD_PAGES;
 
 impl State {
     /// Serves a fault. On `udax-fault`.
-    pub(crate) fn serve_fault(&self, event: FaultEvent) {
+    pub(crate) fn serve_fault(&self, event: FaultEvent) -> Verdict {
         let regions = self.regions();
-        // None: the program has unmapped it meanwhile. The retry gets the kernel's own answer.
-        let Some(region) = regions.at(event.address) else { return };
-        region.file.count_fault();
+        // None: the program has unmapped it meanwhile, or it has become plain for good. The retry gets the kernel's own answer.
+        let Some(region) = regions.at(event.address) else { return Verdict::Free };
         let space = &region.vma.space;
-        if space.serve_in_place(event) == InPlace::Served {
-            region.file.settle_overflow();
-            return;
+        let area = space.area();
+        let Some(index) = area.page_of(event.address) else { return Verdict::Free };
+        // A userfaultfd does not tell of what the kernel refuses.
+        if !area.prot().allows(event.access) {
+            return Verdict::NotOurs;
         }
-        let Some(index) = space.area().page_of(event.address) else { return };
+        region.file.count_fault();
+        match space.serve_in_place(event) {
+            InPlace::Free => return Verdict::Free,
+            InPlace::Served => region.file.settle_overflow(),
+            InPlace::NeedsEngine => self.serve_by_engine(region, index, event),
+        }
+        Verdict::Served
+    }
+
+    fn serve_by_engine(&self, region: &Region, index: PageIndex, event: FaultEvent) {
         if region.file.handle.service().runs() > RUN_LIMIT {
             make_plain(region, region.vma.pages);
             return;
@@ -136,7 +146,10 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
         udax_core::Access::Read => in_hole_behind(region, index, behind + PMD_PAGES - 1),
         udax_core::Access::Write => 0,
     };
-    let translation_present = event.cause == Cause::WriteProtected;
+    // A signal does not tell what was in the way.
+    let translation_present = event.cause == Cause::WriteProtected
+        || region.file.handle.service().engine() == Engine::Signals
+            && vma.space.state_of(index) == RunState::Zero;
     let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
     let outcome = region.file.mapping.fault(&fault);
     let served = match vma.space.state_of(index) {

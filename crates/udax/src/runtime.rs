@@ -16,7 +16,7 @@ use std::sync::{
 use udax_core::{Dax, PAGE_BYTES, PageIndex, PageRange, Tracer};
 use udax_linux::{
     Errno, FaultEvent, FileHandle, Handler, LeaseId, LinuxSpace, Service, Sharing, SignalsBlocked,
-    StartError, VmaArea,
+    StartError, Verdict, VmaArea,
 };
 
 /// What the table of files holds.
@@ -57,9 +57,6 @@ pub(crate) struct State {
     pub(crate) dax: Arc<Dax<HostWorld>>,
     /// How many files are served: a look at it is all that most calls need.
     pub(crate) serving: AtomicUsize,
-    /// No address outside of these two was ever served.
-    lowest: AtomicUsize,
-    highest: AtomicUsize,
     /// Nothing is taken into service any more: a fork child, or a process that writes files in ways we cannot see.
     closed: AtomicBool,
     /// The process that this is the state of.
@@ -95,12 +92,6 @@ impl State {
 
     pub(crate) fn is_serving(&self) -> bool {
         self.serving.load(Ordering::SeqCst) != 0
-    }
-
-    /// Whether any of `addresses` may be served. Without a lock: whoever knows an address that is has it from the call that began that.
-    pub(crate) fn may_serve(&self, addresses: &std::ops::Range<usize>) -> bool {
-        addresses.start < self.highest.load(Ordering::Acquire)
-            && self.lowest.load(Ordering::Acquire) < addresses.end
     }
 
     /// Ends the service of a file: the plain mapping goes into all its regions, and only then is the proof let go, whereupon whoever
@@ -160,8 +151,8 @@ impl State {
 }
 
 impl Handler for State {
-    fn fault(&self, event: FaultEvent) {
-        self.serve_fault(event);
+    fn fault(&self, event: FaultEvent) -> Verdict {
+        self.serve_fault(event)
     }
 
     fn lease_broken(&self, lease: LeaseId) {
@@ -184,8 +175,6 @@ impl Runtime {
             regions: RwLock::default(),
             dax: Dax::new(tracer),
             serving: AtomicUsize::new(0),
-            lowest: AtomicUsize::new(usize::MAX),
-            highest: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             process: std::process::id(),
         });
@@ -300,8 +289,6 @@ impl Runtime {
         }
         let space = LinuxSpace::new(area, Arc::clone(&file.handle));
         let mut regions = self.state.regions_mut();
-        self.state.lowest.fetch_min(area.address(), Ordering::AcqRel);
-        self.state.highest.fetch_max(area.end(), Ordering::AcqRel);
         let region = Region::attach(file, space);
         if let Err(errno) = lay_around_data(&region, below_end) {
             region.vma.space.plain_all();

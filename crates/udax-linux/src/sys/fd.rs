@@ -195,7 +195,8 @@ pub(crate) fn poll_two(first: RawFd, second: RawFd, at_most: Option<Duration>) -
 
 /// A file in memory, of that length and all holes. No memory is set aside for it.
 pub(crate) fn empty_memory(name: &CStr, length_bytes: u64) -> Result<RawFd, Errno> {
-    let arguments = [name.as_ptr() as usize, bits(k::MFD_CLOEXEC), 0, 0, 0, 0];
+    let arguments =
+        [name.as_ptr() as usize, bits(k::MFD_CLOEXEC | k::MFD_ALLOW_SEALING), 0, 0, 0, 0];
     // SAFETY: the name ends in a zero byte and is borrowed for the call.
     let file = unsafe { syscall(k::__NR_memfd_create, arguments) }.map(to_int)?;
     let resized = numbers(k::__NR_ftruncate, [file as usize, to_usize(length_bytes), 0, 0, 0, 0]);
@@ -204,6 +205,11 @@ pub(crate) fn empty_memory(name: &CStr, length_bytes: u64) -> Result<RawFd, Errn
         return Err(errno);
     }
     Ok(file)
+}
+
+/// From now on nobody can map a file in memory so that it may be stored to (Linux 5.1).
+pub(crate) fn forbid_stores(fd: RawFd) -> Result<(), Errno> {
+    fcntl(fd, k::F_ADD_SEALS, bits(k::F_SEAL_FUTURE_WRITE)).map(drop)
 }
 
 /// A descriptor for this process.

@@ -3,6 +3,7 @@
 
 pub(crate) mod errno;
 pub(crate) mod fd;
+pub(crate) mod futex;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 mod raw;

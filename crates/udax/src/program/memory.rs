@@ -11,6 +11,8 @@ use udax_linux::{Access, AccessMode, Errno, Prot, RunState, Sharing, SignalsBloc
 /// The bits of mmap(2), mprotect(2), mremap(2) and madvise(2) that decide here, as every Linux architecture that we run on has them.
 mod bits {
     pub(super) const PROT_WRITE: i32 = 2;
+    /// Those of pages; what else there is says how mprotect(2) is to go about it, and is refused for the mapping of a file.
+    pub(super) const PROT_KNOWN: i32 = 0xf;
     pub(super) const MAP_TYPE: i32 = 0xf;
     pub(super) const MAP_SHARED: i32 = 1;
     pub(super) const MAP_PRIVATE: i32 = 2;
@@ -261,18 +263,25 @@ impl Program {
                 region.vma.space.plain_all();
             }
         }
-        // Only a whole range of pages is cut; anything else the kernel refuses before it changes a thing.
-        if !address.is_multiple_of(4096) {
+        // Only a whole range of pages is cut; anything else the kernel refuses before it changes a thing, and rights that there are not.
+        if !address.is_multiple_of(4096) || prot & !bits::PROT_KNOWN != 0 {
             return self.native.mprotect(address, length, prot);
         }
         let changed = regions.carve(&addresses);
         // No fault is under way while the registry is held, so the order does not matter.
-        let result = self.native.mprotect(address, length, prot);
+        let (result, refused) = match self.protect_parts(&changed, &addresses, length, prot) {
+            Ok(()) => (Ok(()), addresses.end..addresses.end),
+            Err((errno, refused)) => (Err(errno), refused),
+        };
         for region in changed {
-            // After an error some of it has changed, as far as the kernel came.
-            let rights = match result {
-                Ok(()) => Some(prot),
-                Err(_) => self.runtime.rights_at(region.area().address()),
+            let address = region.area().address();
+            let rights = if address < refused.start {
+                Some(prot)
+            } else if refused.contains(&address) {
+                // Some of it has changed, as far as the kernel came.
+                self.runtime.rights_at(address)
+            } else {
+                None
             };
             if let Some(rights) = rights {
                 region.vma.space.set_prot(Prot::from_bits(rights));
@@ -280,6 +289,38 @@ impl Program {
             regions.insert(region);
         }
         result
+    }
+
+    /// The kernel's mprotect; of `changed`, which are the regions in `addresses`, only where the program's rights are the kernel's. With
+    /// an error comes the part that was refused; what lies before it was done.
+    fn protect_parts(
+        &self,
+        changed: &[Region],
+        addresses: &Range<usize>,
+        length: usize,
+        prot: i32,
+    ) -> Result<(), (Errno, Range<usize>)> {
+        let protect = |start, end, prot| {
+            let done = self.native.mprotect(start, end - start, prot);
+            done.map_err(|errno| (errno, start..end))
+        };
+        let parts = changed
+            .iter()
+            .flat_map(|region| region.vma.space.rights_of_parts(Prot::from_bits(prot)));
+        let mut next = addresses.start;
+        for (part, own) in parts {
+            if next < part.start {
+                protect(next, part.start, prot)?;
+            }
+            protect(part.start, part.end, own.bits())?;
+            next = part.end;
+        }
+        if next == addresses.start {
+            // As it was asked for.
+            let done = self.native.mprotect(next, length, prot);
+            return done.map_err(|errno| (errno, addresses.clone()));
+        }
+        if next < addresses.end { protect(next, addresses.end, prot) } else { Ok(()) }
     }
 
     /// mremap(2). What is moved or resized becomes plain, so that the kernel finds one mapping, and is served no longer.
