@@ -3,7 +3,7 @@
 use crate::output::{Verdict, print, print_json, table};
 use crate::proc;
 use serde::Serialize;
-use udax_linux::{Capabilities, Engine, Errno, UserfaultfdAccess, probe};
+use udax_linux::{Capabilities, Engine, Errno, HandoverWay, UserfaultfdAccess, probe};
 
 /// What this kernel and this user can do.
 #[derive(clap::Args)]
@@ -105,9 +105,13 @@ fn engine_facts(found: &Capabilities) -> Vec<Fact> {
         meaning: "keeps udax's own descriptors out of the program's sight",
     });
     facts.push(Fact {
-        name: "pidfd_getfd",
-        value: outcome(found.pidfd_getfd),
-        meaning: "shares a descriptor of the program with udax's threads",
+        name: "descriptors",
+        value: match found.handover {
+            Ok(HandoverWay::Pidfd) => "by pidfd_getfd".to_owned(),
+            Ok(HandoverWay::Socket) => "by a socket".to_owned(),
+            Err(errno) => format!("no: {errno}"),
+        },
+        meaning: "how a descriptor of the program comes to udax's threads",
     });
     facts.push(Fact {
         name: "PAGEMAP_SCAN",
@@ -219,10 +223,10 @@ mod tests {
     #[test]
     fn what_nothing_works_without_is_told_as_no_engine() {
         let mut found = probe();
-        found.pidfd_getfd = Err(Errno::PERM);
+        found.handover = Err(Errno::PERM);
         let found = gather(&found);
         assert!(!found.usable);
         assert_eq!(found.engine, "none");
-        assert!(text(&found).contains("Cannot work here: pidfd_getfd is refused"));
+        assert!(text(&found).contains("Cannot work here: pidfd_getfd is refused, and a socket"));
     }
 }

@@ -132,18 +132,23 @@ impl FileHandle {
     /// # Errors
     /// [`Errno::INVAL`] if it is no regular file; else as `pidfd_getfd` and `fstat`.
     pub fn adopt(service: &Arc<Service>, fd: RawFd) -> Result<Arc<Self>, Errno> {
-        let handle = service.with_descriptors(|| {
-            let number = fd::fetch(service.table.process, fd)?;
-            let program = Fd { number, service: Arc::clone(service) };
-            let info = file_info(number)?;
-            if !info.is_regular {
-                return Err(Errno::INVAL);
-            }
-            let probe = open_again(number, info.access)
-                .map(|number| Fd { number, service: Arc::clone(service) });
-            Ok(Self { program, probe, info, service: Arc::clone(service) })
-        })?;
+        let handle = service
+            .table
+            .handover
+            .hand(fd, |taken| service.with_descriptors(|| Self::of(service, taken()?)))?;
         Ok(Arc::new(handle))
+    }
+
+    /// Of a descriptor of the service's table. On a service thread.
+    fn of(service: &Arc<Service>, number: RawFd) -> Result<Self, Errno> {
+        let program = Fd { number, service: Arc::clone(service) };
+        let info = file_info(number)?;
+        if !info.is_regular {
+            return Err(Errno::INVAL);
+        }
+        let probe = open_again(number, info.access)
+            .map(|number| Fd { number, service: Arc::clone(service) });
+        Ok(Self { program, probe, info, service: Arc::clone(service) })
     }
 
     /// What was known of it when it was adopted.

@@ -17,6 +17,7 @@ mod file;
 mod follow;
 mod fork;
 mod guarded;
+mod handover;
 mod in_place;
 mod inspect;
 mod lease;
@@ -45,7 +46,7 @@ pub use in_place::InPlace;
 pub use lease::{Lease, LeaseId, LeaseReason, LeaseRefused};
 pub use native::{Mapped, NativeCalls};
 pub use platform::{StdLock, StdParker, StdPlatform};
-pub use probe::{Capabilities, UserfaultfdAccess, probe};
+pub use probe::{Capabilities, HandoverWay, UserfaultfdAccess, probe};
 pub use runs::{Run, RunState};
 pub use service::Service;
 pub mod segv {

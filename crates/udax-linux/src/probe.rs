@@ -1,6 +1,7 @@
 //! What this machine and this process may do.
 
 use crate::engine::Engine;
+use crate::handover::Handover;
 use crate::start::{advice, has_huge_zero_pages, private_table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
@@ -26,6 +27,15 @@ pub enum UserfaultfdAccess {
     },
 }
 
+/// How the service comes by descriptors of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverWay {
+    /// By pidfd_getfd(2).
+    Pidfd,
+    /// They are sent to a socket.
+    Socket,
+}
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
@@ -49,8 +59,8 @@ pub struct Capabilities {
     pub unprivileged_userfaultfd: Option<u64>,
     /// Whether threads can have a descriptor table of their own.
     pub private_table: Result<(), Errno>,
-    /// Whether descriptors of the program can be shared.
-    pub pidfd_getfd: Result<(), Errno>,
+    /// Whether descriptors of the program can be had: by `pidfd_getfd`, or else by a socket.
+    pub handover: Result<HandoverWay, Errno>,
     /// Whether lost registrations can be looked for (PAGEMAP_SCAN).
     pub pagemap_scan: bool,
 }
@@ -69,8 +79,8 @@ impl Capabilities {
         if let Err(errno) = self.private_table {
             return Err(format!("close_range(CLOSE_RANGE_UNSHARE) is refused: {errno}"));
         }
-        if let Err(errno) = self.pidfd_getfd {
-            return Err(format!("pidfd_getfd is refused: {errno}"));
+        if let Err(errno) = self.handover {
+            return Err(format!("pidfd_getfd is refused, and a socket: {errno}"));
         }
         if asked == Some(Engine::Signals) {
             return Ok((Engine::Signals, None));
@@ -132,7 +142,7 @@ pub fn probe() -> Capabilities {
         lease_break_seconds: number(c"/proc/sys/fs/lease-break-time"),
         unprivileged_userfaultfd: number(c"/proc/sys/vm/unprivileged_userfaultfd"),
         private_table: tried.private_table,
-        pidfd_getfd: tried.pidfd_getfd,
+        handover: tried.handover,
         pagemap_scan: tried.pagemap_scan,
     }
 }
@@ -141,7 +151,7 @@ struct Tried {
     private_table: Result<(), Errno>,
     userfaultfd: UserfaultfdAccess,
     features: Vec<(&'static str, bool)>,
-    pidfd_getfd: Result<(), Errno>,
+    handover: Result<HandoverWay, Errno>,
     pagemap_scan: bool,
 }
 
@@ -152,7 +162,7 @@ impl Tried {
             private_table: Err(Errno::AGAIN),
             userfaultfd: UserfaultfdAccess::Refused { errno: Errno::AGAIN, advice },
             features: Vec::new(),
-            pidfd_getfd: Err(Errno::AGAIN),
+            handover: Err(Errno::AGAIN),
             pagemap_scan: false,
         }
     }
@@ -174,7 +184,7 @@ fn try_rest() -> Tried {
         private_table: Ok(()),
         userfaultfd,
         features,
-        pidfd_getfd: try_pidfd(),
+        handover: try_handover(),
         pagemap_scan: try_scan(),
     }
 }
@@ -204,19 +214,10 @@ fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
     }
 }
 
-fn try_pidfd() -> Result<(), Errno> {
-    let process = fd::this_process()?;
-    let fetched = fd::fetch(process, 0);
-    fd::close(process);
-    match fetched {
-        Ok(number) => {
-            fd::close(number);
-            Ok(())
-        }
-        // Descriptor 0 is but an example; a program need not have one.
-        Err(Errno::BADF) => Ok(()),
-        Err(errno) => Err(errno),
-    }
+fn try_handover() -> Result<HandoverWay, Errno> {
+    // What it opens goes with this thread's table.
+    let handover = Handover::open()?;
+    Ok(if handover.process().is_some() { HandoverWay::Pidfd } else { HandoverWay::Socket })
 }
 
 fn try_scan() -> bool {

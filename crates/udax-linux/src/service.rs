@@ -14,6 +14,7 @@ use crate::catcher::Catcher;
 use crate::engine::Engine;
 use crate::events::{FaultEvent, Handler, Verdict};
 use crate::follow::Follower;
+use crate::handover::Handover;
 use crate::lease::Leases;
 use crate::spare::Spare;
 use crate::start::{self, StartError};
@@ -39,7 +40,8 @@ static FORGOTTEN: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Copy)]
 pub(crate) struct Seat {
     service: u64,
-    process: RawFd,
+    /// The process, where descriptors can be taken from it.
+    process: Option<RawFd>,
 }
 
 thread_local! {
@@ -50,7 +52,9 @@ thread_local! {
 pub(crate) fn die(what: &str) -> ! {
     // The private table has no standard error of its own, and the program may have redirected its.
     let stderr = match SEAT.get() {
-        Some(seat) => fd::fetch(seat.process, 2),
+        Some(Seat { process: Some(process), .. }) => fd::fetch(process, 2),
+        // Of a file or a pipe that is another description for the same; a socket cannot be had so.
+        Some(Seat { process: None, .. }) => fd::open_to_append(c"/proc/self/fd/2"),
         None => Ok(2),
     };
     if let Ok(stderr) = stderr {
@@ -62,7 +66,7 @@ pub(crate) fn die(what: &str) -> ! {
 /// The descriptors that the service itself works with: numbers in the private table.
 pub(crate) struct Table {
     pub(crate) catcher: Catcher,
-    pub(crate) process: RawFd,
+    pub(crate) handover: Handover,
     pub(crate) pagemap: RawFd,
     pub(crate) memory: RawFd,
     /// A file in memory that never has any: what traps are made of, if it could be had.
@@ -344,7 +348,7 @@ impl Service {
 
     /// The life of one service thread.
     pub(crate) fn run(&self, role: Role) -> ! {
-        SEAT.set(Some(Seat { service: self.id, process: self.table.process }));
+        SEAT.set(Some(Seat { service: self.id, process: self.table.handover.process() }));
         let outcome = catch_unwind(AssertUnwindSafe(|| match role {
             Role::Fault => self.serve_faults(),
             Role::Lease => self.serve_leases(),

@@ -3,6 +3,7 @@
 use crate::catcher::Catcher;
 use crate::engine::{Engine, UnknownEngine};
 use crate::events::Handler;
+use crate::handover::Handover;
 use crate::service::{Role, Service, Table};
 use crate::signals::Signals;
 use crate::sys::errno::Errno;
@@ -38,8 +39,8 @@ pub enum StartError {
     },
     /// The service's threads could not get a descriptor table of their own.
     DescriptorTable(Errno),
-    /// Descriptors of the program cannot be had by `pidfd_getfd`.
-    Pidfd(Errno),
+    /// Descriptors of the program can be had neither by `pidfd_getfd` nor by a socket.
+    Handover(Errno),
     /// `/proc/self/pagemap` or `/proc/self/mem` cannot be opened.
     Proc(Errno),
     /// A thread could not be started.
@@ -63,13 +64,13 @@ impl fmt::Display for StartError {
             Self::DescriptorTable(errno) => {
                 write!(
                     f,
-                    "no descriptor table of our own: {errno}; unshare(CLONE_FILES) and close_range (Linux 5.9) must be allowed"
+                    "no descriptor table of our own: {errno}; close_range with CLOSE_RANGE_UNSHARE (Linux 5.9) must be allowed"
                 )
             }
-            Self::Pidfd(errno) => {
+            Self::Handover(errno) => {
                 write!(
                     f,
-                    "descriptors cannot be shared: {errno}; pidfd_open and pidfd_getfd (Linux 5.6) must be allowed"
+                    "descriptors cannot be handed over: {errno}; pidfd_getfd (Linux 5.6) or sockets of AF_UNIX must be allowed"
                 )
             }
             Self::Proc(errno) => {
@@ -134,19 +135,13 @@ fn start_others(handler: Arc<dyn Handler>, table: Table) -> Answer {
 fn open_table() -> Result<Table, StartError> {
     private_table().map_err(StartError::DescriptorTable)?;
     let (catcher, why_not_better) = open_catcher()?;
-    let process = fd::this_process().map_err(StartError::Pidfd)?;
-    // Descriptor 0 is taken as the example; only a program without one may refuse it.
-    match fd::fetch(process, 0) {
-        Ok(example) => fd::close(example),
-        Err(Errno::BADF) => {}
-        Err(errno) => return Err(StartError::Pidfd(errno)),
-    }
+    let handover = Handover::open().map_err(StartError::Handover)?;
     let open = |path| fd::open(path, k::O_RDONLY | k::O_CLOEXEC).map_err(StartError::Proc);
     let traps = open_traps(&catcher);
     Ok(Table {
         catcher,
         why_not_better,
-        process,
+        handover,
         pagemap: open(c"/proc/self/pagemap")?,
         memory: open(c"/proc/self/mem")?,
         traps,
@@ -165,9 +160,8 @@ fn open_traps(catcher: &Catcher) -> Option<RawFd> {
 
 /// A descriptor table for this thread alone, with nothing of the program's in it.
 pub(crate) fn private_table() -> Result<(), Errno> {
-    signal::unshare_descriptors()?;
     // A pipe of the program's that stayed open here would never say end of file to whoever reads it.
-    fd::close_all()?;
+    fd::own_table()?;
     // Nothing of ours may get the numbers 0 to 2: what is printed by accident goes nowhere.
     for _ in 0..3 {
         fd::open(c"/dev/null", k::O_RDWR).or_else(|_| fd::event_counter())?;

@@ -26,9 +26,18 @@ pub(crate) fn close(fd: RawFd) {
     let _ = numbers(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]);
 }
 
-/// Closes every descriptor of this thread's table.
-pub(crate) fn close_all() -> Result<(), Errno> {
-    numbers(k::__NR_close_range, [0, u32::MAX as usize, 0, 0, 0, 0]).map(drop)
+/// `CLOSE_RANGE_UNSHARE` of `linux/close_range.h`.
+const CLOSE_RANGE_UNSHARE: usize = 1 << 1;
+
+/// This thread, and those it starts from now on, get a descriptor table of their own, with nothing in it.
+pub(crate) fn own_table() -> Result<(), Errno> {
+    let flags = CLOSE_RANGE_UNSHARE;
+    numbers(k::__NR_close_range, [0, u32::MAX as usize, flags, 0, 0, 0]).map(drop)
+}
+
+/// Another description of what a path leads to, for writing behind what is there.
+pub(crate) fn open_to_append(path: &CStr) -> Result<RawFd, Errno> {
+    open(path, k::O_WRONLY | k::O_APPEND | k::O_CLOEXEC | k::O_NOCTTY)
 }
 
 /// `fcntl` with a number as its argument.

@@ -10,6 +10,7 @@ mod raw;
 pub(crate) use raw::calls_made;
 pub(crate) mod sched;
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod uffd;
 
 /// A 64-bit number as an address or a length.

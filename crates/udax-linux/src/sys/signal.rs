@@ -124,12 +124,6 @@ pub(crate) fn thread_id() -> i32 {
     unsafe { syscall(k::__NR_gettid, [0; 6]) }.map_or(0, to_int)
 }
 
-/// This thread, and those it starts from now on, get a descriptor table of their own: a copy of the present one.
-pub(crate) fn unshare_descriptors() -> Result<(), Errno> {
-    // SAFETY: the argument is a flag; a table of descriptors is no memory.
-    unsafe { syscall(k::__NR_unshare, [bits(k::CLONE_FILES), 0, 0, 0, 0, 0]) }.map(drop)
-}
-
 /// From now on what the kernel does by default is done at `number`, in this process. Async-signal-safe, as the two below.
 pub(crate) fn take_default_action(number: u32) {
     // All zero: SIG_DFL, no flags, no restorer, empty mask.
