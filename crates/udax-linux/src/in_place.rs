@@ -6,6 +6,7 @@ use crate::runs::{Run, RunState};
 use crate::service::Service;
 use crate::space::{LinuxSpace, State};
 use crate::stats::add;
+use crate::strangers::forget_in;
 use crate::sys::errno::Errno;
 use crate::sys::uffd;
 use crate::window;
@@ -82,7 +83,9 @@ impl LinuxSpace {
                 service.with_descriptors(|| open_to_stores(service, &state.area, page, piece))
             }
         };
-        if served.is_err() {
+        if served == Err(Errno::NOENT) {
+            service.with_descriptors(|| forget_in(service, state, piece, RunState::Zero));
+        } else if served.is_err() {
             self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Zero]);
         }
     }

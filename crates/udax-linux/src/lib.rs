@@ -22,11 +22,13 @@ mod page_tables;
 mod plain;
 mod platform;
 mod probe;
+mod reserve;
 mod runs;
 mod service;
 mod space;
 mod start;
 mod stats;
+mod strangers;
 mod sys;
 mod window;
 

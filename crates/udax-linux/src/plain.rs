@@ -2,8 +2,10 @@
 //! the program has made.
 
 use crate::area::{Sharing, VmaArea};
+use crate::runs::RunState;
 use crate::service::{Service, die};
 use crate::stats::add;
+use crate::strangers::is_ours;
 use crate::sys::errno::Errno;
 use crate::sys::{fd, mem, pagemap, uffd};
 use crate::window::Scratch;
@@ -81,7 +83,11 @@ fn replace(
     // Nothing is registered in the scratch, so no event has to be read and this thread may do the move.
     // SAFETY: 1: the range is of a VmaArea, and the scratch is our own.
     if let Err(errno) = unsafe { mem::move_over(scratch.address, address, length_bytes) } {
-        // The kernel may have unmapped the old copies already: there is nothing right to go on with.
+        // With too many mappings the kernel refuses before it changes anything, and the copies are there yet.
+        if errno == Errno::NOMEM && is_ours(service, RunState::Zero, address, length_bytes) {
+            return Err(errno);
+        }
+        // Else it may have unmapped them already: there is nothing right to go on with.
         die(&format!("moving private copies into place failed: {errno}"));
     }
     std::mem::forget(scratch);

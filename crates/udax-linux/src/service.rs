@@ -15,6 +15,7 @@ use crate::events::{Access, Cause, FaultEvent, Handler};
 use crate::follow::Follower;
 use crate::lease::Leases;
 use crate::platform::lock;
+use crate::reserve::Reserve;
 use crate::start::{self, StartError};
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
@@ -80,6 +81,7 @@ pub struct Service {
     pub(crate) table: Table,
     pub(crate) huge_zero_pages: bool,
     pub(crate) leases: Leases,
+    pub(crate) reserve: Reserve,
     pub(crate) runs: AtomicU64,
     handler: Arc<dyn Handler>,
     to_mapper: Mailbox,
@@ -122,12 +124,14 @@ impl Service {
 
     pub(crate) fn new(handler: Arc<dyn Handler>, table: Table, lease_thread: i32) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let reserve = Reserve::new(table.traps);
         let switch = std::env::var_os("UDAX_TEST_FAIL_FAULT_THREAD");
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table,
             huge_zero_pages: start::has_huge_zero_pages(),
             leases: Leases::new(lease_thread),
+            reserve,
             runs: AtomicU64::new(0),
             handler,
             to_mapper: Mailbox::new(),

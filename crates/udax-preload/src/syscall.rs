@@ -135,6 +135,10 @@ fn contents_call(call: Call) -> Option<c_long> {
             hold(call.int(2), Place::of_pointer(call.pointer(3)), length)
         }
         libc::SYS_ftruncate | libc::SYS_fallocate => layout::hold(fd),
+        libc::SYS_ioctl if layout::registers_memory(from.cast_unsigned() as c_ulong) => {
+            layout::leave_registered(call.pointer(2));
+            None
+        }
         libc::SYS_ioctl if layout::changes_layout(from.cast_unsigned() as c_ulong) => {
             layout::hold(fd)
         }

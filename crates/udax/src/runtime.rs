@@ -110,6 +110,7 @@ impl State {
         let mut regions = self.regions_mut();
         file.host.distrust();
         let taken = regions.take_file(&file);
+        taken.iter().for_each(|region| region.vma.space.forget_strangers(region.vma.pages));
         // None becomes plain while another shows zeros. Faults meanwhile wait for the registry.
         if taken.len() > 1 {
             taken.iter().for_each(|region| region.vma.space.hold_back(region.vma.pages));
@@ -307,6 +308,10 @@ impl Runtime {
             region.vma.space.plain_all();
             region.detach();
             return Err(Refusal::NoTraps(errno));
+        }
+        // Where the program maps anew without having told of the unmapping: what was known there is of the past.
+        for gone in regions.carve(&region.addresses()) {
+            let _ = gone.detach();
         }
         regions.insert(region);
         Ok(())

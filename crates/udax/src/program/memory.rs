@@ -347,6 +347,14 @@ impl Program {
         if !usual || !self.is_served(&addresses) {
             return self.native.madvise(address, length, advice);
         }
+        if advice == bits::MADV_DONTNEED {
+            // Memory of the program's own in their place is to be emptied.
+            let _signals = SignalsBlocked::new();
+            let regions = self.runtime.state.regions();
+            regions
+                .over(&addresses)
+                .for_each(|region| region.vma.space.forget_strangers(region.vma.pages));
+        }
         match advice {
             // These fault, and the fault thread needs the registry.
             bits::MADV_POPULATE_READ => {
@@ -416,6 +424,31 @@ impl Program {
         }
         advise(next, addresses.end);
         result
+    }
+
+    /// The mappings in `address..address + length` become plain as a whole, and are served no longer: the program serves their faults itself from now on.
+    pub fn leave_to_program(&self, address: usize, length: usize) {
+        if !self.runtime.state.is_serving() {
+            return;
+        }
+        let _signals = SignalsBlocked::new();
+        let addresses = address..address.saturating_add(page_up(length));
+        let mut regions = self.runtime.state.regions_mut();
+        let whole: Vec<Range<usize>> = regions.over(&addresses).map(Region::addresses).collect();
+        for region in
+            whole.iter().flat_map(|addresses| regions.carve(addresses)).collect::<Vec<_>>()
+        {
+            self.runtime.audit(std::iter::once(&region));
+            let shown = whole_units(region.vma.pages);
+            region.file.host.keep(shown);
+            region.file.mapping.invalidate(shown);
+            region.vma.space.plain_all();
+            end(region);
+        }
+        drop(regions);
+        if !whole.is_empty() {
+            self.runtime.state.drop_unmapped();
+        }
     }
 
     /// msync(2).

@@ -1,0 +1,162 @@
+//! What the program has put where we believe our own mapping to be, by system calls that nobody sees: it is not ours to replace, nor to look into.
+//!
+//! Traps and windows are registered with our userfaultfd, which nothing is that the program puts there, and the kernel says so at the price of
+//! one request. What is plain is known by the file that it maps.
+
+use crate::area::{Sharing, VmaArea, bytes};
+use crate::runs::{Run, RunState};
+use crate::service::Service;
+use crate::space::{LinuxSpace, State};
+use crate::sys::errno::Errno;
+use crate::sys::{fd, mem, uffd};
+use std::ops::Range;
+use udax_core::{PAGE_SHIFT, PageRange};
+
+/// One line of /proc/self/maps.
+struct Line {
+    addresses: Range<usize>,
+    is_shared: bool,
+    offset_bytes: u64,
+    ino: u64,
+}
+
+impl LinuxSpace {
+    /// Forgets the traps and windows of `range` that are not there any more, because the program has unmapped them by a system call of its own making; what lies there now
+    /// is left alone from here on. To be called before something is done to the space that no fault in it has asked for; not on the fault thread.
+    ///
+    /// Costs one request for each trap and window that reaches into the range.
+    pub fn forget_strangers(&self, range: PageRange) {
+        let mut held = self.hold();
+        let state = &mut *held.state;
+        let range = range.intersect(state.area.pages);
+        let is_to_be_asked = |run: Run| run.state != RunState::Plain;
+        if state.runs.in_range(range).any(is_to_be_asked) {
+            let service = self.service();
+            service.with_descriptors(|| forget_strangers_in(service, state, range));
+            state.recount(service);
+        }
+    }
+
+    /// Whether what of `range` is plain maps the file yet: what lies there in its place is nothing that a trap may be put over. It reads all of /proc/self/maps.
+    #[must_use]
+    pub fn shows_the_file(&self, ranges: &[PageRange]) -> bool {
+        let held = self.hold();
+        let area = held.state.area;
+        let (ino, shared) = (self.file().info().ino, area.sharing() == Sharing::Shared);
+        let lines = self.service().with_descriptors(read_maps);
+        ranges.iter().all(|range| {
+            let plain = held.state.runs.all(range.intersect(area.pages));
+            plain.iter().filter(|run| run.state == RunState::Plain).all(|run| {
+                let (start, length_bytes) = area.span(run.pages);
+                let over = lines.iter().filter(|line| overlaps(line, start, length_bytes));
+                let mut shown = 0;
+                let all_agree = over.into_iter().all(|line| {
+                    let from = line.addresses.start.max(start);
+                    shown += line.addresses.end.min(start + length_bytes) - from;
+                    let offset = line.offset_bytes + (from - line.addresses.start) as u64;
+                    let expected = run.pages.start.byte() + (from - start) as u64;
+                    line.ino == ino && line.is_shared == shared && offset == expected
+                });
+                all_agree && shown == length_bytes
+            })
+        })
+    }
+}
+
+/// The same for who has the space. On a service thread.
+pub(crate) fn forget_strangers_in(service: &Service, state: &mut State, range: PageRange) {
+    for run in state.runs.all(range) {
+        let (start, length_bytes) = state.area.span(run.pages);
+        if run.state != RunState::Plain && !is_ours(service, run.state, start, length_bytes) {
+            forget_in(service, state, run.pages, run.state);
+        }
+    }
+}
+
+/// Whether all that is mapped there is registered with us. On a service thread.
+pub(crate) fn is_ours(
+    service: &Service,
+    state: RunState,
+    address: usize,
+    length_bytes: usize,
+) -> bool {
+    let protection = match state {
+        // As it is; private copies are asked for once more.
+        RunState::Zero => uffd::Protection::Stores,
+        RunState::Trap | RunState::Plain => uffd::Protection::Unchanged,
+    };
+    service.protect(address, length_bytes, protection) != Err(Errno::NOENT)
+}
+
+/// Finds out which parts of `pages` are ours, mapping by mapping, and forgets the others. On a service thread.
+pub(crate) fn forget_in(service: &Service, state: &mut State, pages: PageRange, kind: RunState) {
+    let (start, length_bytes) = state.area.span(pages);
+    let lines = read_maps();
+    let mut ours = Vec::new();
+    for line in lines.iter().filter(|line| overlaps(line, start, length_bytes)) {
+        let from = line.addresses.start.max(start);
+        let to = line.addresses.end.min(start + length_bytes);
+        if is_ours(service, kind, from, to - from) {
+            ours.push(pages_at(&state.area, from, to));
+        }
+    }
+    state.runs.set(pages, RunState::Plain);
+    for part in ours {
+        state.runs.set(part, kind);
+    }
+}
+
+fn pages_at(area: &VmaArea, from: usize, to: usize) -> PageRange {
+    let first = area.pages.start.plus(((from - area.address) >> PAGE_SHIFT) as u64);
+    let pages = PageRange::new(first, ((to - from) >> PAGE_SHIFT) as u64);
+    debug_assert_eq!(bytes(pages), to - from, "mappings are made of pages");
+    pages
+}
+
+const fn overlaps(line: &Line, start: usize, length_bytes: usize) -> bool {
+    line.addresses.start < start + length_bytes && start < line.addresses.end
+}
+
+/// All mappings of the process. On a service thread. Where they cannot be read there are none, and so nothing is ours.
+fn read_maps() -> Vec<Line> {
+    let text = fd::read_all(c"/proc/self/maps").unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().filter_map(parse).collect()
+}
+
+/// `start-end perms offset dev inode path`, numbers in hexadecimal but for the inode.
+fn parse(line: &str) -> Option<Line> {
+    let mut fields = line.split_ascii_whitespace();
+    let (start, end) = fields.next()?.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    let is_shared = fields.next()?.ends_with('s');
+    let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
+    let ino = fields.nth(1)?.parse().ok()?;
+    (start % mem::PAGE == 0).then_some(Line { addresses: start..end, is_shared, offset_bytes, ino })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_maps_are_understood() {
+        let line = parse("7f0000000000-7f0000200000 rw-s 00400000 00:1b 77     /dev/shm/a b");
+        let line = line.expect("a line");
+        assert_eq!(line.addresses, 0x7f00_0000_0000..0x7f00_0020_0000);
+        assert_eq!((line.is_shared, line.offset_bytes, line.ino), (true, 0x40_0000, 77));
+        let stack = parse("7ffd3c1f8000-7ffd3c219000 rw-p 00000000 00:00 0   [stack]");
+        assert!(stack.is_some_and(|line| !line.is_shared && line.ino == 0));
+        assert!(parse("").is_none() && parse("7f00-8000").is_none());
+    }
+
+    #[test]
+    fn the_mappings_of_this_process_are_found() {
+        let here = (&raw const MARK).addr();
+        let lines = read_maps();
+        assert!(lines.iter().any(|line| line.addresses.contains(&here)));
+        assert!(lines.windows(2).all(|pair| pair[0].addresses.end <= pair[1].addresses.start));
+    }
+
+    static MARK: u8 = 1;
+}
