@@ -27,8 +27,15 @@ pub(crate) fn map(
             Sharing::Private => k::MAP_PRIVATE,
         };
     let offset = range.start.byte();
-    // SAFETY: the range is of a VmaArea, so it may be mapped anew.
-    unsafe { mem::mmap(address, length_bytes, area.prot().raw(), flags, file, offset) }?;
+    let map = |flags| {
+        // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
+        unsafe { mem::mmap(address, length_bytes, area.prot().raw(), flags, file, offset) }
+    };
+    match map(flags) {
+        // More private memory than there is (vm.overcommit_memory): the program has been given it all the same.
+        Err(Errno::NOMEM) if area.sharing() == Sharing::Private => map(flags | k::MAP_NORESERVE),
+        mapped => mapped,
+    }?;
     count(service, range);
     Ok(())
 }

@@ -34,6 +34,8 @@ pub(crate) enum Refusal {
     SharedDescriptor,
     /// It is served already, through a descriptor with another access mode.
     OtherAccess,
+    /// As many are served as may be.
+    TooManyFiles,
     /// A thread of this process is writing the file through a system call right now.
     WriteUnderWay,
     /// Looking for holes failed.
@@ -59,6 +61,7 @@ impl Refusal {
             Self::Lease(_) => "no lease: others have it open, or it is another user's",
             Self::SharedDescriptor => "its descriptor may be shared with another process",
             Self::OtherAccess => "served through a descriptor with another access mode",
+            Self::TooManyFiles => "a thousand files are served already",
             Self::WriteUnderWay => "a write to it was under way",
             Self::Survey(_) => "looking for holes failed",
             Self::NoTraps(_) => "the kernel refused the memory",
@@ -84,6 +87,7 @@ impl std::fmt::Display for Refusal {
             | Self::CannotProbe
             | Self::SharedDescriptor
             | Self::OtherAccess
+            | Self::TooManyFiles
             | Self::WriteUnderWay => Ok(()),
         }
     }

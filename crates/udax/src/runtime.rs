@@ -31,6 +31,9 @@ pub(crate) struct Files {
     pub(crate) ended: Vec<(String, &'static str)>,
 }
 
+/// So many files are served at a time. Each has two descriptors of ours, and before it is served all mappings of the process are looked through.
+const FILE_LIMIT: usize = 1000;
+
 /// A process that maps and unmaps files all its life must not grow by their names.
 const ENDED_LIMIT: usize = 1000;
 
@@ -255,6 +258,9 @@ impl Runtime {
         area: &VmaArea,
         promise: Promise,
     ) -> Result<Arc<ServedFile>, Refusal> {
+        if files.served.len() >= FILE_LIMIT {
+            return Err(Refusal::TooManyFiles);
+        }
         let service = self.service()?;
         let handle = FileHandle::adopt(service, fd).map_err(Refusal::Descriptor)?;
         let key = FileKey::of(&handle.info());
