@@ -439,9 +439,9 @@ impl Program {
             whole.iter().flat_map(|addresses| regions.carve(addresses)).collect::<Vec<_>>()
         {
             self.runtime.audit(std::iter::once(&region));
-            let shown = whole_units(region.vma.pages);
-            region.file.host.keep(shown);
-            region.file.mapping.invalidate(shown);
+            let all = whole_units(region.vma.pages);
+            region.file.host.keep(all);
+            region.file.mapping.invalidate(all);
             region.vma.space.plain_all();
             end(region);
         }
