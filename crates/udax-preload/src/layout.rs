@@ -1,9 +1,10 @@
 //! Calls that change where a file has storage, or how long it is: the whole file is mapped plainly over the call.
 
+use crate::buffers::{is_needed, ready};
 use crate::contents::over;
 use crate::{peek, real, state};
 use libc::{c_int, c_ulong, c_void, off_t};
-use udax::program::FileCall;
+use udax::program::{Access, FileCall};
 
 /// Announces a change of layout; what it answers is to be kept over the call.
 pub(crate) fn hold(fd: c_int) -> Option<FileCall> {
@@ -102,14 +103,31 @@ pub(crate) unsafe extern "C-unwind" fn ioctl(
         leave_registered(argument);
     }
     let held = if changes_layout(request) { hold(fd) } else { None };
-    // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::ioctl(fd, request, argument) })
+    let call = || {
+        // SAFETY: the program's own arguments.
+        unsafe { real::ioctl(fd, request, argument) }
+    };
+    over(held, || ready(&copied_from(request, argument), Access::Read, call))
 }
 
 /// Whether an ioctl is `UFFDIO_REGISTER`: memory whose faults the program is to serve itself.
 pub(crate) fn registers_memory(request: c_ulong) -> bool {
     const REGISTER: [u8; 4] = [0x00, 0xaa, 32, 0xc0];
     request.to_le_bytes()[..4] == REGISTER
+}
+
+/// The memory that an ioctl which is `UFFDIO_COPY` copies from.
+pub(crate) fn copied_from(request: c_ulong, argument: *mut c_void) -> Vec<(usize, usize)> {
+    const COPY: [u8; 4] = [0x03, 0xaa, 40, 0xc0];
+    if request.to_le_bytes()[..4] != COPY || !is_needed() {
+        return Vec::new();
+    }
+    let copy = peek::one::<[u64; 3]>(argument.cast());
+    let range = copy.map(|[_, from, length_bytes]| (from.try_into(), length_bytes.try_into()));
+    match range {
+        Some((Ok(from), Ok(length_bytes))) => vec![(from, length_bytes)],
+        Some(_) | None => Vec::new(),
+    }
 }
 
 /// Before it: a mapping can have one userfaultfd, and it is to be the program's.

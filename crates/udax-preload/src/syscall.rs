@@ -173,6 +173,10 @@ fn memory_for_call(call: Call) -> Option<c_long> {
         libc::SYS_read | libc::SYS_pread64 | libc::SYS_recvfrom => {
             ready(&at_second, Access::Write, pass)
         }
+        libc::SYS_ioctl => {
+            let request = call.arguments[1].cast_unsigned() as c_ulong;
+            ready(&layout::copied_from(request, call.pointer(2)), Access::Read, pass)
+        }
         libc::SYS_sendto => ready(&at_second, Access::Read, pass),
         libc::SYS_getrandom => ready(&[(call.size(0), call.size(1))], Access::Write, pass),
         libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => {
