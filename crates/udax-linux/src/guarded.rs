@@ -31,10 +31,16 @@ fn open_in(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Er
     let (address, length_bytes) = area.span(range);
     let rights = rights(area.sharing(), RunState::Zero, area.prot()).unwrap_or(area.prot());
     let rights = rights.raw();
-    let flags = mem::ANONYMOUS | k::MAP_FIXED;
+    // Of /dev/zero it is anonymous memory like any other, and can be told from that of the program: by its offset, which is its address.
+    let (flags, file) = match service.table.zeros {
+        Some(zeros) => (k::MAP_PRIVATE | k::MAP_NORESERVE, zeros),
+        None => (mem::ANONYMOUS, -1),
+    };
+    let flags = flags | k::MAP_FIXED;
+    let offset = address as u64;
     // Without rights until it is ready: whoever comes here meanwhile waits for us.
     // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
-    unsafe { mem::mmap(address, length_bytes, mem::PROT_NONE, flags, -1, 0) }?;
+    unsafe { mem::mmap(address, length_bytes, mem::PROT_NONE, flags, file, offset) }?;
     window::keep_from_children(address, length_bytes)?;
     let is_huge = area.sharing() == Sharing::Shared && length_bytes >= mem::HUGE;
     // A store to a 2 MiB zero page would get 2 MiB of memory.

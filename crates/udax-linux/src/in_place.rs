@@ -6,6 +6,7 @@ use crate::events::{Access, Cause, FaultEvent};
 use crate::runs::{Run, RunState};
 use crate::space::{LinuxSpace, State};
 use crate::stats::add;
+use crate::strangers::forget_in;
 use crate::sys::errno::Errno;
 use crate::sys::uffd::Protection;
 use crate::userfaultfd::Userfaultfd;
@@ -100,7 +101,9 @@ impl LinuxSpace {
                 service.with_descriptors(|| open_to_stores(uffd, &state.area, page, piece))
             }
         };
-        if served.is_err() {
+        if served == Err(Errno::NOENT) {
+            service.with_descriptors(|| forget_in(service, state, piece, RunState::Zero));
+        } else if served.is_err() {
             self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Zero]);
         }
     }

@@ -3,8 +3,10 @@
 
 use crate::area::{Sharing, VmaArea};
 use crate::catcher::Catcher;
+use crate::runs::RunState;
 use crate::service::{Service, die};
 use crate::stats::add;
+use crate::strangers::is_ours;
 use crate::sys::errno::Errno;
 use crate::sys::{fd, mem, pagemap, uffd};
 use crate::window::Scratch;
@@ -26,8 +28,15 @@ pub(crate) fn map(
             Sharing::Private => k::MAP_PRIVATE,
         };
     let offset = range.start.byte();
-    // SAFETY: the range is of a VmaArea, so it may be mapped anew.
-    unsafe { mem::mmap(address, length_bytes, area.prot().raw(), flags, file, offset) }?;
+    let map = |flags| {
+        // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
+        unsafe { mem::mmap(address, length_bytes, area.prot().raw(), flags, file, offset) }
+    };
+    match map(flags) {
+        // More private memory than there is (vm.overcommit_memory): the program has been given it all the same.
+        Err(Errno::NOMEM) if area.sharing() == Sharing::Private => map(flags | k::MAP_NORESERVE),
+        mapped => mapped,
+    }?;
     count(service, range);
     Ok(())
 }
@@ -100,7 +109,12 @@ fn replace(
     // Nothing is registered in the scratch, so no event has to be read and this thread may do the move.
     // SAFETY: 1: the range is of a VmaArea, and the scratch is our own.
     if let Err(errno) = unsafe { mem::move_over(scratch.address, address, length_bytes) } {
-        // The kernel may have unmapped the old copies already: there is nothing right to go on with.
+        // With too many mappings the kernel refuses before it changes anything, and the copies are there yet.
+        let (kind, sharing) = (RunState::Zero, area.sharing());
+        if errno == Errno::NOMEM && is_ours(service, kind, sharing, address, length_bytes) {
+            return Err(errno);
+        }
+        // Else it may have unmapped them already: there is nothing right to go on with.
         die(&format!("moving private copies into place failed: {errno}"));
     }
     std::mem::forget(scratch);

@@ -16,7 +16,7 @@ use crate::events::{FaultEvent, Handler, Verdict};
 use crate::follow::Follower;
 use crate::handover::Handover;
 use crate::lease::Leases;
-use crate::spare::Spare;
+use crate::reserve::Reserve;
 use crate::start::{self, StartError};
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
@@ -69,8 +69,11 @@ pub(crate) struct Table {
     pub(crate) handover: Handover,
     pub(crate) pagemap: RawFd,
     pub(crate) memory: RawFd,
+    pub(crate) maps: RawFd,
     /// A file in memory that never has any: what traps are made of, if it could be had.
     pub(crate) traps: Option<RawFd>,
+    /// What zeros are made of where they are made in place.
+    pub(crate) zeros: Option<RawFd>,
     /// What is in the way of a better catcher.
     pub(crate) why_not_better: Option<String>,
 }
@@ -81,6 +84,7 @@ pub struct Service {
     pub(crate) table: Table,
     pub(crate) huge_zero_pages: bool,
     pub(crate) leases: Leases,
+    pub(crate) reserve: Reserve,
     pub(crate) runs: AtomicU64,
     handler: Arc<dyn Handler>,
     to_mapper: Mailbox,
@@ -90,7 +94,6 @@ pub struct Service {
     mapper: AtomicI32,
     /// Whether `udax-fault` is at work.
     serving: AtomicBool,
-    pub(crate) spare: Spare,
     stats: Stats,
     fail_at_first_fault: bool,
 }
@@ -113,12 +116,14 @@ impl Service {
 
     pub(crate) fn new(handler: Arc<dyn Handler>, table: Table, lease_thread: i32) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let reserve = Reserve::new(table.traps);
         let switch = std::env::var_os("UDAX_TEST_FAIL_FAULT_THREAD");
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table,
             huge_zero_pages: start::has_huge_zero_pages(),
             leases: Leases::new(lease_thread),
+            reserve,
             runs: AtomicU64::new(0),
             handler,
             to_mapper: Mailbox::new(),
@@ -126,7 +131,6 @@ impl Service {
             to_file: Mailbox::new(),
             mapper: AtomicI32::new(0),
             serving: AtomicBool::new(false),
-            spare: Spare::new(),
             stats: Stats::default(),
             fail_at_first_fault: switch.is_some_and(|value| value == "1"),
         }

@@ -14,6 +14,7 @@ use crate::plain;
 use crate::platform::lock;
 use crate::runs::{Run, RunState, Runs, stretches, together, units};
 use crate::service::{Service, die};
+use crate::strangers::forget_strangers_in;
 use crate::sys::errno::Errno;
 use crate::sys::mem;
 use crate::sys::signal::SignalsBlocked;
@@ -71,15 +72,7 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State {
-            area,
-            runs,
-            split: BTreeSet::new(),
-            held_back: Vec::new(),
-            scattered: false,
-            prepared: None,
-            counted: 0,
-        };
+        let mut state = State::new(area, runs);
         state.recount(file.service());
         file.service().expect_faults(&(area.address()..area.end()));
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
@@ -262,8 +255,8 @@ impl LinuxSpace {
         let service = self.service();
         let (area, file) = (state.area, self.file.descriptor());
         self.overflowed.store(true, Ordering::Relaxed);
-        let map = || service.with_descriptors(|| plain::map(service, &area, file, range));
-        match service.spare.lend(map) {
+        let map = || service.with_reserve(|| plain::map(service, &area, file, range));
+        match service.with_descriptors(map) {
             Ok(()) => state.runs.set(range, RunState::Plain),
             Err(errno) => die(&format!("mapping the file again failed: {errno}")),
         }
@@ -284,12 +277,16 @@ impl LinuxSpace {
             return;
         }
         service.with_descriptors(|| {
-            let first = self.plain_in(state, range, copies, states);
+            let mut first = self.plain_in(state, range, copies, states);
+            if first == Err(Errno::NOENT) {
+                forget_strangers_in(service, state, pages);
+                first = self.plain_in(state, range, copies, states);
+            }
             if first.is_err() {
                 self.overflowed.store(true, Ordering::Relaxed);
                 let everything = &[RunState::Trap, RunState::Zero];
-                let mut map = || self.plain_in(state, pages, copies, everything);
-                if let Err(errno) = service.spare.lend(&mut map) {
+                let whole = || self.plain_in(state, pages, copies, everything);
+                if let Err(errno) = service.with_reserve(whole) {
                     die(&format!("mapping the file again failed: {errno}"));
                 }
             }
@@ -348,6 +345,18 @@ impl LinuxSpace {
         let mut other = Self::with_runs(upper, file, runs);
         other.state.get_mut().unwrap_or_else(PoisonError::into_inner).scattered = scattered;
         other
+    }
+
+    /// All that it is, for who does not own it; it is left without a page. No memory is touched; no fault of this VMA may be under way.
+    #[must_use]
+    pub fn take(&self) -> Self {
+        let mut held = self.hold();
+        let area = held.state.area;
+        let none = VmaArea { pages: PageRange::new(area.pages.start, 0), ..area };
+        let left = State::new(none, Runs::default());
+        let state = std::mem::replace(&mut *held.state, left);
+        let overflowed = AtomicBool::new(self.take_overflow());
+        Self { file: Arc::clone(&self.file), state: Mutex::new(state), overflowed }
     }
 
     /// [`split_at`](Self::split_at) for who owns the space.
@@ -409,6 +418,18 @@ impl Drop for LinuxSpace {
 }
 
 impl State {
+    const fn new(area: VmaArea, runs: Runs) -> Self {
+        Self {
+            area,
+            runs,
+            split: BTreeSet::new(),
+            held_back: Vec::new(),
+            scattered: false,
+            prepared: None,
+            counted: 0,
+        }
+    }
+
     /// Puts a window over `piece`, a trap. On a service thread.
     pub(crate) fn open_window(
         &mut self,

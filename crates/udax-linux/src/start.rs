@@ -87,6 +87,8 @@ type Answer = Result<Arc<Service>, StartError>;
 
 /// See [`Service::start`].
 pub(crate) fn start(handler: Arc<dyn Handler>) -> Answer {
+    // A thread that finds no memory for its first allocation ends the process.
+    crate::reserve::is_there_room().map_err(StartError::Thread)?;
     // The new threads inherit the mask, and those that they start in turn.
     let _quiet = SignalsBlocked::new();
     let (answer, started) = mpsc::sync_channel(1);
@@ -144,7 +146,9 @@ fn open_table() -> Result<Table, StartError> {
         handover,
         pagemap: open(c"/proc/self/pagemap")?,
         memory: open(c"/proc/self/mem")?,
+        maps: open(c"/proc/self/maps")?,
         traps,
+        zeros: open(c"/dev/zero").ok(),
     })
 }
 

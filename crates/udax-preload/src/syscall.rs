@@ -137,6 +137,10 @@ fn contents_call(call: Call) -> Option<c_long> {
             hold(call.int(2), Place::of_pointer(call.pointer(3)), length)
         }
         libc::SYS_ftruncate | libc::SYS_fallocate => layout::hold(fd),
+        libc::SYS_ioctl if layout::registers_memory(from.cast_unsigned() as c_ulong) => {
+            layout::leave_registered(call.pointer(2));
+            None
+        }
         libc::SYS_ioctl if layout::changes_layout(from.cast_unsigned() as c_ulong) => {
             layout::hold(fd)
         }
@@ -170,6 +174,10 @@ fn memory_for_call(call: Call) -> Option<c_long> {
     let answer = match call.number {
         libc::SYS_read | libc::SYS_pread64 | libc::SYS_recvfrom => {
             ready(&at_second, Access::Write, pass)
+        }
+        libc::SYS_ioctl => {
+            let request = call.arguments[1].cast_unsigned() as c_ulong;
+            ready(&layout::copied_from(request, call.pointer(2)), Access::Read, pass)
         }
         libc::SYS_sendto => ready(&at_second, Access::Read, pass),
         libc::SYS_getrandom => ready(&[(call.size(0), call.size(1))], Access::Write, pass),

@@ -80,6 +80,13 @@ impl Runtime {
         // Before the look: what is found ready is not taken back.
         let prepared = Prepared { _no_giving_back: self.state.while_syncing()? };
         let mut rest = addresses;
+        if self.first_unready(&rest, access).is_some() {
+            // A fault that nobody has taken tells nothing of what lies there.
+            let regions = self.state.regions();
+            regions.over(&rest).for_each(|region| {
+                region.vma.space.forget_strangers(pages_within(region.area(), &rest));
+            });
+        }
         // With no lock held but that: who serves the fault takes them.
         while let Some(unready) = self.first_unready(&rest, access) {
             match unready {

@@ -31,6 +31,9 @@ pub(crate) struct Files {
     pub(crate) ended: Vec<(String, &'static str)>,
 }
 
+/// So many files are served at a time. Each has two descriptors of ours, and before it is served all mappings of the process are looked through.
+const FILE_LIMIT: usize = 1000;
+
 /// A process that maps and unmaps files all its life must not grow by their names.
 const ENDED_LIMIT: usize = 1000;
 
@@ -101,6 +104,7 @@ impl State {
         let mut regions = self.regions_mut();
         file.host.distrust();
         let taken = regions.take_file(&file);
+        taken.iter().for_each(|region| region.vma.space.forget_strangers(region.vma.pages));
         // None becomes plain while another shows zeros. Faults meanwhile wait for the registry.
         if taken.len() > 1 {
             taken.iter().for_each(|region| region.vma.space.hold_back(region.vma.pages));
@@ -243,6 +247,9 @@ impl Runtime {
         area: &VmaArea,
         promise: Promise,
     ) -> Result<Arc<ServedFile>, Refusal> {
+        if files.served.len() >= FILE_LIMIT {
+            return Err(Refusal::TooManyFiles);
+        }
         let service = self.service()?;
         let handle = FileHandle::adopt(service, fd).map_err(Refusal::Descriptor)?;
         let key = FileKey::of(&handle.info());
@@ -294,6 +301,10 @@ impl Runtime {
             region.vma.space.plain_all();
             region.detach();
             return Err(Refusal::NoTraps(errno));
+        }
+        // Where the program maps anew without having told of the unmapping: what was known there is of the past.
+        for gone in regions.carve(&region.addresses()) {
+            let _ = gone.detach();
         }
         regions.insert(region);
         Ok(())

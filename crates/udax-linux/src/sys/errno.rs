@@ -22,6 +22,7 @@ macro_rules! names {
 names! {
     PERM = EPERM, "Not permitted.";
     NOENT = ENOENT, "No such file.";
+    NOTTY = ENOTTY, "No such request.";
     INTR = EINTR, "Interrupted by a signal.";
     IO = EIO, "Input/output error.";
     NXIO = ENXIO, "Nothing there.";

@@ -198,6 +198,29 @@ pub(crate) fn poll_two(first: RawFd, second: RawFd, at_most: Option<Duration>) -
     match ready {
         Ok(0) => Polled::Nothing,
         Ok(_) if polled[1].revents != 0 => Polled::Second,
+        // More descriptors than the process may have (RLIMIT_NOFILE) are refused, however long they have been open.
+        Err(Errno::INVAL) => select_two(first, second, timeout_at),
+        Ok(_) | Err(_) => Polled::First,
+    }
+}
+
+/// The same by pselect6, which no limit is set to: its sets are as long as the table, not as the limit.
+fn select_two(first: RawFd, second: RawFd, timeout_at: usize) -> Polled {
+    const WORDS: usize = 16;
+    const BITS: usize = WORDS * 64;
+    let (one, other) = (first.max(0) as usize, second.max(0) as usize);
+    if one.max(other) >= BITS {
+        return Polled::First;
+    }
+    let mut readable = [0_u64; WORDS];
+    readable[one / 64] |= 1 << (one % 64);
+    readable[other / 64] |= 1 << (other % 64);
+    let arguments = [one.max(other) + 1, readable.as_mut_ptr() as usize, 0, 0, timeout_at, 0];
+    // SAFETY: the pointers are to a set that is long enough for both numbers and to a time or null, borrowed for the call; a null mask is allowed.
+    let ready = unsafe { syscall(k::__NR_pselect6, arguments) };
+    match ready {
+        Ok(0) => Polled::Nothing,
+        Ok(_) if readable[other / 64] & (1 << (other % 64)) != 0 => Polled::Second,
         Ok(_) | Err(_) => Polled::First,
     }
 }
@@ -241,6 +264,22 @@ pub(crate) fn grow_table() {
         close(to_int(high));
     }
     close(any);
+}
+
+/// All of a file of /proc.
+pub(crate) fn read_all(path: &CStr) -> Result<Vec<u8>, Errno> {
+    let fd = open(path, k::O_RDONLY | k::O_CLOEXEC)?;
+    let (mut all, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    let end = loop {
+        match read(fd, &mut part) {
+            Ok(0) => break Ok(()),
+            Ok(count) => all.extend_from_slice(&part[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => break Err(errno),
+        }
+    };
+    close(fd);
+    end.map(|()| all)
 }
 
 /// A small file as text, without what is around it.

@@ -4,6 +4,7 @@
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod futex;
+pub(crate) mod maps;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 mod raw;
