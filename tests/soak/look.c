@@ -32,8 +32,15 @@ static void show_process(const char *process) {
         closedir(tasks);
 }
 
-/* All threads of the processes of this life. */
+/* All threads of the processes of this life; and what UDAX_ON_HANG, a command, tells of the worker's process. */
 void show_processes(struct slot *slot) {
+    char command[4096];
+    if (getenv("UDAX_ON_HANG")) {
+        snprintf(command, sizeof command, "%s %d", getenv("UDAX_ON_HANG"), slot->worker);
+        fflush(stdout);
+        if (system(command) != 0)
+            printf("    %s failed\n", command);
+    }
     for (int n = 0; n < ACTORS; n++) {
         const struct actor *actor = &slot->segment->actors[n];
         if (atomic_load(&actor->thread))

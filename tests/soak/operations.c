@@ -30,12 +30,17 @@ static void map_view(struct self *self, struct view *view) {
 static void move_view(struct self *self, struct view *view) {
     struct random *random = &self->random;
     uint64_t length = (1 + below(random, (TAIL - view->offset) / PAGE)) * PAGE;
+    int flags = MREMAP_MAYMOVE;
+    uint8_t *to = NULL;
     if (one_in(random, 2)) {
-        view->at = MUST(mremap(view->at, view->length, length, MREMAP_MAYMOVE));
-    } else {
-        uint8_t *to = MUST(mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-        view->at = MUST(mremap(view->at, view->length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to));
+        flags |= MREMAP_FIXED;
+        to = MUST(mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     }
+    to = mremap(view->at, view->length, length, flags, to);
+    if (to == MAP_FAILED)
+        give_up("mremap of %p, %lx, to %lx, flags %x, offset %lx of file %u: %s", (void *)view->at, view->length, length, flags,
+                view->offset, view->file, strerror(errno));
+    view->at = to;
     view->length = length;
 }
 
@@ -78,7 +83,11 @@ void change_view(struct self *self) {
         check_somewhere(&(struct self){.actor = self->actor, .random = *random});
         MUST(mprotect(view->at + first * PAGE, pages * PAGE, PROT_READ | PROT_WRITE));
         break;
-    case 4: MUST(madvise(view->at + first * PAGE, pages * PAGE, MADV_DONTNEED)); break;
+    case 4:
+        if (madvise(view->at + first * PAGE, pages * PAGE, MADV_DONTNEED) < 0)
+            give_up("madvise of %p, %lx in a view of %p, %lx: %s", (void *)(view->at + first * PAGE), pages * PAGE, (void *)view->at,
+                    view->length, strerror(errno));
+        break;
     default:
         MUST(munmap(view->at, view->length));
         map_view(self, view);

@@ -73,7 +73,8 @@ struct segment {
     _Atomic uint32_t next_actor;
     /* How far the stores of this life have come; they all go for the same few pages. */
     _Atomic uint64_t front;
-    _Atomic uint32_t failed;
+    /* Somebody writes down what is wrong; has done so. */
+    _Atomic uint32_t failing, failed;
     char failure[1000];
     _Atomic uint64_t counts[COUNTS];
     struct actor actors[ACTORS];

@@ -47,7 +47,7 @@ static void start_life(struct slot *slot) {
     segment->life_seed = next(&slot->random);
     segment->threads = 1 + (uint32_t)below(&slot->random, THREADS);
     segment->next_actor = segment->threads;
-    segment->ending = segment->failed = 0;
+    segment->ending = segment->failing = segment->failed = 0;
     segment->front = 0;
     memset(segment->actors, 0, sizeof segment->actors);
     memset(segment->counts, 0, sizeof segment->counts);
@@ -169,7 +169,7 @@ static void end_life(struct slot *slot, int *status) {
         kill(slot->worker, SIGTERM);
         slot->totals->ends++;
         for (double started = now(); !has_ended(slot, status);) {
-            if (stands_still(slot, seen, since))
+            if (atomic_load(&slot->segment->failed) || stands_still(slot, seen, since))
                 return;
             if (now() - started > 2 * hang_seconds) {
                 complain(slot, "it did not end in %.0f s", 2 * hang_seconds);

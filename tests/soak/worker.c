@@ -24,16 +24,34 @@ static char segment_name[32];
 static __thread int handled_actor = -1;
 static __thread struct random handler_random;
 
+/* For who looks into a failure. */
+static void copy_maps(void) {
+    static char block[4096];
+    int from = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), to = open("maps", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    for (ssize_t got = read(from, block, sizeof block); got > 0; got = read(from, block, sizeof block))
+        if (write(to, block, (size_t)got) != got)
+            break;
+    close(from);
+    close(to);
+}
+
 void give_up(const char *format, ...) {
-    if (atomic_exchange(&segment->failed, 1) == 0) {
+    if (atomic_exchange(&segment->failing, 1) == 0) {
+        copy_maps();
         va_list list;
         va_start(list, format);
         vsnprintf(segment->failure, sizeof segment->failure, format, list);
         va_end(list);
+        size_t used = strlen(segment->failure);
+        snprintf(segment->failure + used, sizeof segment->failure - used, " (process %d, actor %d; layout %x, %s%s%u threads)", getpid(),
+                 handled_actor, profile.layout_files, profile.weights[FORK] ? "forks, " : "", profile.weights[SPAWN] ? "spawns, " : "",
+                 segment->threads);
+        atomic_store(&segment->failed, 1);
+        atomic_store(&segment->ending, 1);
     }
-    atomic_store(&segment->ending, 1);
+    /* The supervisor ends all of it. */
     for (;;)
-        syscall(SYS_exit_group, 99);
+        pause();
 }
 
 /* Stores and loads of its own, in the middle of whatever the thread was doing. */

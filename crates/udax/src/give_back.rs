@@ -84,13 +84,18 @@ impl State {
         }
         let runs = file.opened().runs();
         let mut found: BTreeMap<PageIndex, Touched> = BTreeMap::new();
-        // The registry is not held for long. If one of them is unmapped meanwhile, what lies there now is taken for what was opened: nothing is lost by a wrong guess.
-        let vmas: Vec<Arc<Vma>> = shared_vmas(&self.regions(), file).cloned().collect();
-        for vma in &vmas {
+        // The registry is held for one look at one mapping at a time, and nothing of it is kept: whoever cuts a region has its VMA to himself. If one is
+        // unmapped meanwhile, what lies there now is taken for what was opened: nothing is lost by a wrong guess.
+        let mut from = 0;
+        while let Some(address) = self.shared_vma_from(file, from) {
             for &run in &runs {
                 service.let_faults_pass();
+                let regions = self.regions();
+                let there = regions.at(address).filter(|region| std::ptr::eq(&*region.file, file));
                 // What cannot be told counts as untouched: that it is looked at again costs a fault, no more.
-                for pages in vma.space.touched(run).unwrap_or_default() {
+                let touched = there.and_then(|region| region.vma.space.touched(run).ok());
+                drop(regions);
+                for pages in touched.unwrap_or_default() {
                     let mut start = pages.start.align_down(Order::Pmd);
                     while start < pages.end {
                         let unit = PageRange::unit(start, Order::Pmd);
@@ -99,6 +104,7 @@ impl State {
                     }
                 }
             }
+            from = address + 1;
         }
         let looked = file.opened().looked(&runs, &found);
         let regions = self.regions();
@@ -108,6 +114,13 @@ impl State {
             }
         }
         looked.cool
+    }
+
+    /// Where the first mapping that stores to the file begins, from an address on.
+    fn shared_vma_from(&self, file: &ServedFile, from: usize) -> Option<usize> {
+        let regions = self.regions();
+        let mut addresses = shared_vmas(&regions, file).map(|vma| vma.space.area().address());
+        addresses.find(|&address| address >= from)
     }
 
     fn give_back(&self, file: &Arc<ServedFile>, range: PageRange) {

@@ -45,7 +45,7 @@ impl Region {
     }
 
     /// Takes the region out of its file's mapping and gives the space back. The registry is held exclusively, so nobody else
-    /// can have the VMA any more.
+    /// can have the VMA any more: whoever looks at one holds the registry while he does. None if somebody does all the same.
     pub(crate) fn detach(self) -> Option<(Arc<ServedFile>, LinuxSpace)> {
         self.file.mapping.detach(&self.vma);
         let vma = Arc::try_unwrap(self.vma).ok()?;
@@ -96,6 +96,9 @@ impl Regions {
     }
 
     /// Takes out exactly what lies in `addresses`; regions that stick out are cut, and their other parts stay.
+    ///
+    /// # Panics
+    /// If somebody has the VMA of such a region without holding the registry.
     pub(crate) fn carve(&mut self, addresses: &Range<usize>) -> Vec<Region> {
         let starts: Vec<usize> =
             self.over(addresses).map(|region| region.area().address()).collect();
@@ -113,7 +116,8 @@ impl Regions {
             taken.push(region);
             return;
         }
-        let Some((file, space)) = region.detach() else { return };
+        // Else its memory would be served by nobody, and its zeros stay for ever.
+        let (file, space) = region.detach().expect("a VMA is its region's alone");
         let mut middle = space;
         if area.address() < addresses.start
             && let Some(cut) = area.page_of(addresses.start)
