@@ -8,6 +8,7 @@
 #   UDAX_JOBS          how many programs side by side (default 4)
 #   UDAX_ENGINE        by which engine faults are served (default: the best that there is)
 #   UDAX_HANG_SECONDS  how long a thread may make no progress (default 60)
+#   UDAX_FAILURES      after how many failures it ends (default 6)
 #   UDAX_ON_HANG       a command that is given the process that does not go on
 #   UDAX_KEEP          where the files of a failure are kept (default: a fresh directory beside the temporary files)
 set -euo pipefail

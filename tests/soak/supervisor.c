@@ -3,7 +3,8 @@
  *
  *     supervisor SECONDS SEED JOBS KEEP PLACE... -- COMMAND...      the segment's name is added to the command
  *
- * Environment: UDAX_HANG_SECONDS, how long an actor may make no progress (default 60).
+ * Environment: UDAX_HANG_SECONDS, how long an actor may make no progress (default 60); UDAX_FAILURES, after how many lives that failed it
+ * ends (default 6).
  */
 #include "supervisor.h"
 #include <stdarg.h>
@@ -15,9 +16,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { FAILURES_PER_SLOT = 3 };
-
-static double hang_seconds = 60;
+static double hang_seconds = 60, begun_at;
+static uint64_t most_failures = 6;
 
 static double now(void) {
     struct timespec time;
@@ -36,7 +36,8 @@ void complain(struct slot *slot, const char *format, ...) {
     va_start(list, format);
     vsnprintf(text, sizeof text, format, list);
     va_end(list);
-    printf("FAILED: seed %lu, slot %u in %s, life %u: %s\n", slot->seed, slot->number, slot->directory, slot->segment->life, text);
+    printf("FAILED: seed %lu, slot %u in %s, life %u, %.0f s after the start: %s\n", slot->seed, slot->number, slot->directory,
+           slot->segment->life, now() - begun_at, text);
     fflush(stdout);
     slot->failed = true;
 }
@@ -89,7 +90,24 @@ static bool stands_still(struct slot *slot, uint64_t *seen, double *since) {
     return false;
 }
 
-/* Takes the status of the worker if it has ended, and of orphans that came to us. */
+/* A process that udax does not serve opens the files, maps them, and stores: whoever shows zeros by a lease has to give that up. */
+static void let_stranger_in(struct slot *slot) {
+    uint32_t number = atomic_load(&slot->segment->next_actor) < ACTORS ? atomic_fetch_add(&slot->segment->next_actor, 1) : ACTORS;
+    if (number >= ACTORS)
+        return;
+    slot->totals->strangers++;
+    if (fork() == 0) {
+        char name[16];
+        snprintf(name, sizeof name, "%u", number);
+        int log = setpgid(0, slot->worker) == 0 && chdir(slot->directory) == 0 ? open("log", O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
+        dup2(log, 1);
+        dup2(log, 2);
+        execl(slot->worker_path, slot->worker_path, slot->segment_name, name, (char *)NULL);
+        _exit(0);
+    }
+}
+
+/* Takes the status of the worker if it has ended, and of strangers, and of orphans that came to us. */
 static bool has_ended(struct slot *slot, int *status) {
     bool ended = false;
     int one;
@@ -97,6 +115,8 @@ static bool has_ended(struct slot *slot, int *status) {
         if (process == slot->worker) {
             ended = true;
             *status = one;
+        } else if (one != 0 && !(WIFSIGNALED(one) && WTERMSIG(one) == SIGKILL)) {
+            complain(slot, "process %d ended with status %#x", process, one);
         }
     return ended;
 }
@@ -123,6 +143,10 @@ static void disturb(struct slot *slot) {
             }
         break;
     case 2:
+        if (one_in(random, 20))
+            let_stranger_in(slot);
+        break;
+    case 3:
         kill(slot->worker, one_in(random, 2) ? SIGUSR1 : SIGALRM);
         slot->totals->signals++;
         break;
@@ -256,15 +280,13 @@ static void run_slot(struct slot *slot, double deadline) {
         perror(slot->directory);
         exit(1);
     }
-    int failures = 0;
-    for (uint64_t left = 0; now() < deadline && failures < FAILURES_PER_SLOT; left--) {
+    for (uint64_t left = 0; now() < deadline && slot->totals->failed < most_failures; left--) {
         if (left == 0 || slot->failed) {
             slot->failed = false;
             make_files(slot);
             left = 1 + below(&slot->random, 6);
         }
         live_once(slot);
-        failures += slot->failed;
     }
     exit(0);
 }
@@ -272,9 +294,10 @@ static void run_slot(struct slot *slot, double deadline) {
 static void summarize(struct totals *totals, bool demand) {
     static const char *const names[] = {"stores", "loads", "ranges compared", "forks", "spawns", "signals handled", "calls with mapped buffers",
                                         "punches and resizes", "changes of mappings", "syncs", "private mappings"};
-    printf("%lu lives: %lu killed, %lu ended; %lu children killed, %lu signals, %lu stops; %lu operations were under way at a kill\n",
+    printf("%lu lives: %lu killed, %lu ended; %lu children killed, %lu signals, %lu stops, %lu strangers; %lu operations were under way "
+           "at a kill\n",
            totals->passed + totals->failed, totals->kills, totals->ends, totals->child_kills, totals->signals, totals->stops,
-           totals->flying);
+           totals->strangers, totals->flying);
     for (int n = 0; n < COUNTS; n++)
         printf("%s%lu %s", n ? ", " : "", totals->counts[n], names[n]);
     printf("\n%lu lives told what was served: %lu of them were shown zeros; %lu faults in user space, zeros over %lu MiB\n", totals->told,
@@ -292,11 +315,14 @@ int main(int count, char **arguments) {
         places++;
     if (count < 8 || places == 0)
         return 2;
-    double deadline = now() + atof(arguments[1]);
+    begun_at = now();
+    double deadline = begun_at + atof(arguments[1]);
     uint64_t seed = strtoull(arguments[2], NULL, 0);
     int jobs = atoi(arguments[3]), first = 6 + places;
     if (getenv("UDAX_HANG_SECONDS"))
         hang_seconds = atof(getenv("UDAX_HANG_SECONDS"));
+    if (getenv("UDAX_FAILURES"))
+        most_failures = strtoull(getenv("UDAX_FAILURES"), NULL, 0);
     struct totals *totals = mmap(NULL, sizeof *totals, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     for (int n = 0; n < jobs; n++) {
         if (fork() != 0)
@@ -306,6 +332,7 @@ int main(int count, char **arguments) {
         slot.command = calloc((size_t)(count - first) + 2, sizeof *slot.command);
         memcpy(slot.command, arguments + first, (size_t)(count - first) * sizeof *slot.command);
         slot.command[count - first] = slot.segment_name;
+        slot.worker_path = arguments[count - 1];
         run_slot(&slot, deadline);
     }
     for (int status; wait(&status) > 0;)

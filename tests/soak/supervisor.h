@@ -6,7 +6,7 @@
 
 /* Sums over all slots; shared by their processes. */
 struct totals {
-    _Atomic uint64_t passed, failed, kills, ends, child_kills, signals, stops, flying;
+    _Atomic uint64_t passed, failed, kills, ends, child_kills, signals, stops, strangers, flying;
     /* Lives that came to their own end and told what was served, those of them that were shown zeros, and what they told. */
     _Atomic uint64_t told, served, faults, zero_pages, rescued;
     _Atomic uint64_t counts[COUNTS];
@@ -17,6 +17,7 @@ struct slot {
     const char *place, *keep;
     /* `udax run ... -- worker`, and a place for the segment's name. */
     char **command;
+    const char *worker_path;
     char segment_name[32], directory[4096];
     struct random random;
     struct segment *segment;

@@ -94,6 +94,7 @@ static void draw_profile(void) {
     profile.pace = 1U << below(&random, 9);
     profile.layout_files = one_in(&random, 2) ? 0 : (uint32_t)below(&random, 1 << FILES);
     profile.ways = 5 + (uint32_t)below(&random, 100);
+    profile.childless = 1U << below(&random, 10);
     profile.pauses = one_in(&random, 3) ? 0 : 4U << below(&random, 8);
     /* Out of ten thousand, or about. */
     uint32_t weights[OPERATIONS] = {
@@ -206,8 +207,11 @@ static void operate(struct self *self, enum operation operation) {
     case SYNC: sync_somewhere(self); break;
     case SIZE: if (self->owns) resize(self); break;
     case ANEW: if (self->owns) map_anew(self); break;
-    case FORK: have_child(self, true); break;
-    case SPAWN: have_child(self, false); break;
+    case FORK:
+    case SPAWN:
+        if (one_in(&self->random, profile.childless))
+            have_child(self, operation == FORK);
+        break;
     }
 }
 

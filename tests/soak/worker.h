@@ -41,6 +41,8 @@ struct profile {
     uint32_t ways;
     /* One operation in so many is followed by a pause, so that what was opened is given back; 0: none is. */
     uint32_t pauses;
+    /* So rarely, besides, it has a child: from then on the kernel serves all of its mappings. */
+    uint32_t childless;
 };
 
 extern struct segment *segment;
