@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A soak: programs under `udax run` store through mappings from many threads and processes, while signals stop, disturb and kill
-# them; after each life every byte of every file is compared with a model that survives the kill. On tmpfs and on disk.
+# them; after each life every byte of every file is compared with a model that survives the kill. Beside it SQLite and LMDB are killed in
+# their transactions, and checked. On tmpfs and on disk.
 #
 #     tests/soak.sh [MINUTES]       default 60; environment: see tests/lib.sh, and
 #
@@ -27,12 +28,26 @@ flags=(-std=gnu17 -g -Wall -Wextra -Werror -D_GNU_SOURCE)
 
 engine=${UDAX_ENGINE:-the default engine}
 echo "soak of $seconds s by $engine, UDAX_SEED=$seed, $jobs jobs, on ${places[*]%%:*}"
+UDAX_SEED=$seed "$here/databases.sh" "$seconds" >"$work/databases" 2>&1 &
+databases=$!
+trap 'kill $databases 2>/dev/null; clean_up' EXIT
 command=("$UDAX_BIN" run "--stats=stats" "${run_options[@]}" -- "$work/worker")
 "$work/supervisor" "$seconds" "$seed" "$jobs" "$keep" "${places[@]#*:}" -- "${command[@]}" | tee "$work/lives" || true
-last=$(tail -n 1 "$work/lives")
-if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
-    passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2])) skipped=$((skipped + BASH_REMATCH[3]))
-else
-    fail "the supervisor did not come to its end"
-fi
+
+# add_counts LOG WHAT: adds up the closing line.
+add_counts() {
+    local last
+    last=$(tail -n 1 "$1")
+    if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+        passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2])) skipped=$((skipped + BASH_REMATCH[3]))
+    else
+        fail "$2 did not come to an end" "$1"
+    fi
+}
+
+wait $databases || true
+trap clean_up EXIT
+cat "$work/databases"
+add_counts "$work/lives" "the supervisor"
+add_counts "$work/databases" "the databases"
 summary

@@ -39,12 +39,19 @@ void draw_place(struct random *random, uint32_t *file, uint64_t *page) {
     uint64_t at = atomic_load(&segment->front) + below(random, 6);
     *file = (uint32_t)(at % FILES);
     at /= FILES;
-    uint64_t in_units = profile.in_order ? at : mix(segment->life_seed + at);
+    /* A while in the same unit, so that others become quiet and are holes again. */
+    uint64_t in_units = profile.in_order ? at : mix(segment->life_seed + at / profile.stay) / 512 * 512 + mix(at) % 512;
     for (uint64_t unit = in_units / 512 % UNITS;; unit = (unit + 1) % UNITS)
         if (owner_of(*file, unit, segment->threads) < 0 && profile.units >> unit & 1) {
             *page = unit * 512 + in_units % 512;
             return;
         }
+}
+
+/* A slice through every mapping that is there for good. */
+static void check_all(struct self *self, uint32_t file, uint64_t offset) {
+    for (int n = 0; n < GLOBALS; n++)
+        check(self, LOAD, globals[file][n] + offset, file, offset, SLICE);
 }
 
 static void fill(uint8_t *bytes, uint64_t seed, uint64_t offset, uint64_t length) {
@@ -93,9 +100,14 @@ void store_slice(struct self *self, int lane, struct random *random, bool in_han
     uint64_t offset = page * PAGE + (uint64_t)lane * SLICE + in_slice, seed = next(random);
     uint8_t bytes[SLICE];
     fill(bytes, seed, offset, length);
+    bool closely = one_in(random, 4);
+    if (closely)
+        check_all(self, file, offset - in_slice);
     begin(lane, STORE, file, offset, length, seed);
     store(self, file, offset, bytes, length, in_handler ? 3 + below(random, 2) : below(random, profile.ways));
     finish(lane);
+    if (closely)
+        check_all(self, file, offset - in_slice);
     count(STORES);
     if (one_in(random, profile.pace))
         atomic_fetch_add(&segment->front, 1);

@@ -19,6 +19,15 @@
 static double hang_seconds = 60, begun_at;
 static uint64_t most_failures = 6;
 
+/* The group of the life of this slot, for who is told to end. */
+static volatile sig_atomic_t group;
+
+static void on_term(int number) {
+    if (group)
+        kill(-group, SIGKILL);
+    _exit(128 + number);
+}
+
 static double now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
@@ -56,6 +65,7 @@ static void start_life(struct slot *slot) {
     slot->worker = fork();
     if (slot->worker == 0) {
         setpgid(0, 0);
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         int log = chdir(slot->directory) == 0 ? open("log", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
         dup2(log, 1);
         dup2(log, 2);
@@ -63,6 +73,7 @@ static void start_life(struct slot *slot) {
         _exit(127);
     }
     setpgid(slot->worker, slot->worker);
+    group = slot->worker;
 }
 
 static pid_t process_of(const struct slot *slot, int n) {
@@ -222,8 +233,10 @@ static void kill_all(struct slot *slot) {
     kill(-slot->worker, SIGKILL);
     for (;;) {
         pid_t ended = waitpid(-1, NULL, WNOHANG);
-        if (ended < 0 && errno == ECHILD)
+        if (ended < 0 && errno == ECHILD) {
+            group = 0;
             return;
+        }
         if (ended != 0)
             continue;
         if (now() - started > hang_seconds) {
@@ -270,6 +283,9 @@ static void live_once(struct slot *slot) {
 }
 
 static void run_slot(struct slot *slot, double deadline) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    signal(SIGTERM, on_term);
+    signal(SIGINT, on_term);
     int id = shmget(IPC_PRIVATE, sizeof(struct segment), 0600);
     slot->segment = shmat(id, NULL, 0);
     /* It goes with its last user. */
@@ -300,8 +316,9 @@ static void summarize(struct totals *totals, bool demand) {
            totals->strangers, totals->flying);
     for (int n = 0; n < COUNTS; n++)
         printf("%s%lu %s", n ? ", " : "", totals->counts[n], names[n]);
-    printf("\n%lu lives told what was served: %lu of them were shown zeros; %lu faults in user space, zeros over %lu MiB\n", totals->told,
-           totals->served, totals->faults, totals->zero_pages * PAGE >> 20);
+    printf("\n%lu lives told what was served: %lu of them were shown zeros; %lu faults in user space, zeros over %lu MiB, "
+           "%lu MiB given back\n",
+           totals->told, totals->served, totals->faults, totals->zero_pages * PAGE >> 20, totals->given_back * PAGE >> 20);
     if (demand && (totals->told == 0 || 2 * totals->served < totals->told)) {
         printf("FAILED: too few lives were shown zeros: this proves nothing\n");
         totals->failed++;

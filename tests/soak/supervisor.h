@@ -8,7 +8,7 @@
 struct totals {
     _Atomic uint64_t passed, failed, kills, ends, child_kills, signals, stops, strangers, flying;
     /* Lives that came to their own end and told what was served, those of them that were shown zeros, and what they told. */
-    _Atomic uint64_t told, served, faults, zero_pages, rescued;
+    _Atomic uint64_t told, served, faults, zero_pages, given_back;
     _Atomic uint64_t counts[COUNTS];
 };
 

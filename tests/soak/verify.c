@@ -149,6 +149,7 @@ void read_statistics(struct slot *slot) {
         told = true;
         zero_pages += number_in(line, "\"window_pages\":");
         slot->totals->faults += number_in(line, "\"faults\":");
+        slot->totals->given_back += number_in(line, "\"given_back_pages\":");
         uint64_t rescued = number_in(line, "\"rescued_pages\":");
         if (rescued)
             complain(slot, "%lu pages had missed the file and were saved", rescued);

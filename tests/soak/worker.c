@@ -93,7 +93,8 @@ static void draw_profile(void) {
     profile.units = 1 | (uint32_t)(next(&random) & next(&random));
     profile.pace = 1U << below(&random, 9);
     profile.layout_files = one_in(&random, 2) ? 0 : (uint32_t)below(&random, 1 << FILES);
-    profile.ways = 5 + (uint32_t)below(&random, 100);
+    profile.stay = 1U << below(&random, 7);
+    profile.ways = 4 + (uint32_t)below(&random, 40);
     profile.childless = 1U << below(&random, 10);
     profile.pauses = one_in(&random, 3) ? 0 : 4U << below(&random, 8);
     /* Out of ten thousand, or about. */

@@ -35,6 +35,8 @@ struct profile {
     uint32_t units;
     /* One store in so many moves the front on. */
     uint32_t pace;
+    /* So many pages are stored to in a unit before another one's turn comes. */
+    uint32_t stay;
     /* How often each operation comes. */
     uint32_t weights[OPERATIONS];
     /* One of so many ways of storing; the first three are calls. */
