@@ -23,7 +23,7 @@ jobs=${UDAX_JOBS:-4}
 keep=${UDAX_KEEP:-$(mktemp -d -u "${TMPDIR:-/tmp}/udax-soak-kept.XXXXXX")}
 here=$root/tests/soak
 flags=(-std=gnu17 -g -Wall -Wextra -Werror -D_GNU_SOURCE)
-"$CC" "${flags[@]}" -O1 -pthread -o "$work/worker" "$here"/{worker,access,operations}.c
+"$CC" "${flags[@]}" -O1 -pthread -o "$work/worker" "$here"/{worker,access,operations,arena}.c
 "$CC" "${flags[@]}" -O2 -o "$work/supervisor" "$here"/{supervisor,verify,look}.c
 
 engine=${UDAX_ENGINE:-the default engine}

@@ -140,6 +140,8 @@ static void disturb(struct slot *slot) {
     pid_t process = process_of(slot, n), whole = one_in(random, 2) ? -slot->worker : slot->worker;
     switch (below(random, 12)) {
     case 0:
+        if (!one_in(random, 4))
+            break;
         kill(whole, SIGSTOP);
         pause_for((double)below(random, 40) / 1000);
         kill(whole, SIGCONT);
@@ -309,7 +311,7 @@ static void run_slot(struct slot *slot, double deadline) {
 
 static void summarize(struct totals *totals, bool demand) {
     static const char *const names[] = {"stores", "loads", "ranges compared", "forks", "spawns", "signals handled", "calls with mapped buffers",
-                                        "punches and resizes", "changes of mappings", "syncs", "private mappings"};
+                                        "punches and resizes", "changes of mappings", "syncs", "private mappings", "fights for a fresh file"};
     printf("%lu lives: %lu killed, %lu ended; %lu children killed, %lu signals, %lu stops, %lu strangers; %lu operations were under way "
            "at a kill\n",
            totals->passed + totals->failed, totals->kills, totals->ends, totals->child_kills, totals->signals, totals->stops,

@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum operation { STORE_SLICE, CHECK, SCAN, OWN, VIEW, CALL, SYNC, SIZE, ANEW, FORK, SPAWN };
+enum operation { STORE_SLICE, CHECK, SCAN, OWN, VIEW, CALL, SYNC, SIZE, ANEW, FORK, SPAWN, FIGHT };
 
 struct segment *segment;
 struct profile profile;
@@ -109,6 +109,7 @@ static void draw_profile(void) {
         [SIZE] = (uint32_t)below(&random, 100),
         [ANEW] = calm ? 0 : 1 + (uint32_t)below(&random, 20),
         [FORK] = forks ? 1 + (uint32_t)below(&random, 10) : 0,
+        [FIGHT] = one_in(&random, 3) ? 0 : 1U << below(&random, 11),
         [SPAWN] = spawns ? 1 + (uint32_t)below(&random, 4) : 0,
     };
     memcpy(profile.weights, weights, sizeof weights);
@@ -208,6 +209,7 @@ static void operate(struct self *self, enum operation operation) {
     case SYNC: sync_somewhere(self); break;
     case SIZE: if (self->owns) resize(self); break;
     case ANEW: if (self->owns) map_anew(self); break;
+    case FIGHT: if (self->owns) fight(self); break;
     case FORK:
     case SPAWN:
         if (one_in(&self->random, profile.childless))
@@ -226,6 +228,8 @@ static void run_actor(struct self *self) {
         int operation = 0;
         while (drawn >= profile.weights[operation])
             drawn -= profile.weights[operation++];
+        if (self->owns && is_fight_on())
+            operation = FIGHT;
         atomic_store(&actor->doing, (uint32_t)operation);
         operate(self, (enum operation)operation);
         if (profile.pauses && one_in(&self->random, profile.pauses))

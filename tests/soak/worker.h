@@ -4,7 +4,7 @@
 
 #include "soak.h"
 
-#define OPERATIONS 11
+#define OPERATIONS 12
 #define VIEWS 3
 #define GLOBALS 2
 #define CHILDREN 4
@@ -92,5 +92,10 @@ void resize(struct self *self);
 void sync_somewhere(struct self *self);
 void give_memory_to_calls(struct self *self);
 void map_anew(struct self *self);
+
+/* arena.c: all threads at once, in files of which nothing is known yet */
+void fight(struct self *self);
+/* Others had better come, or it is no race. */
+bool is_fight_on(void);
 
 #endif
