@@ -92,7 +92,7 @@ pub(crate) fn bench(args: &BenchArgs) -> anyhow::Result<Verdict> {
         worker::work(task)?;
         return Ok(Verdict::Fine);
     }
-    udax_linux::probe().usable().map_err(CannotWork)?;
+    udax_linux::probe().engine().map_err(CannotWork)?;
     let place = Place::choose(args.dir.as_deref())?;
     let size_bytes = place.size_that_fits(args.size)?;
     let patterns = if args.patterns.is_empty() { Pattern::all() } else { &args.patterns };

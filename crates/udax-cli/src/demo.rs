@@ -73,7 +73,7 @@ struct Demo {
 /// # Errors
 /// `CannotWork` where faults cannot be served; anything else is a file that cannot be had.
 pub(crate) fn demo(args: &DemoArgs) -> anyhow::Result<Verdict> {
-    udax_linux::probe().usable().map_err(CannotWork)?;
+    udax_linux::probe().engine().map_err(CannotWork)?;
     let place = Place::choose(args.dir.as_deref())?;
     let size_bytes = place.size_that_fits(args.size)?;
     let found = experiment(&place, size_bytes)?;

@@ -3,7 +3,7 @@
 use crate::output::{Verdict, print, print_json, table};
 use crate::proc;
 use serde::Serialize;
-use udax_linux::{Capabilities, Errno, UserfaultfdAccess, probe};
+use udax_linux::{Capabilities, Engine, Errno, HandoverWay, UserfaultfdAccess, probe};
 
 /// What this kernel and this user can do.
 #[derive(clap::Args)]
@@ -30,10 +30,13 @@ pub(crate) struct InfoArgs {
 struct Info {
     version: &'static str,
     usable: bool,
-    /// What is in the way, and what to do about it.
+    /// What is in the way, of any engine or of the best one, and what to do about it.
     advice: Option<String>,
     kernel_release: String,
+    /// As `UDAX_ENGINE` takes it.
     engine: &'static str,
+    /// How faults come to user space.
+    how: &'static str,
     facts: Vec<Fact>,
 }
 
@@ -60,23 +63,32 @@ pub(crate) fn info(args: &InfoArgs) -> anyhow::Result<Verdict> {
 }
 
 fn gather(found: &Capabilities) -> Info {
-    let usable = found.usable();
+    let (engine, advice) = match found.engine() {
+        Ok((engine, why_not_better)) => (Some(engine), why_not_better),
+        Err(why) => (None, Some(why)),
+    };
     let mut facts = Vec::new();
     facts.extend(engine_facts(found));
     facts.extend(proof_facts(found));
     facts.extend(limit_facts(found));
     Info {
         version: env!("CARGO_PKG_VERSION"),
-        usable: usable.is_ok(),
-        engine: match (&found.userfaultfd, &usable) {
-            (_, Err(_)) => "none",
-            (UserfaultfdAccess::Device, Ok(())) => "userfaultfd, by /dev/userfaultfd",
-            (UserfaultfdAccess::UserModeOnly, Ok(())) => {
-                "userfaultfd, by its system call, for faults in user mode; memory is prepared for system calls"
+        usable: engine.is_some(),
+        engine: engine.map_or("none", Engine::name),
+        how: match (engine, &found.userfaultfd) {
+            (None, _) => "not at all",
+            (Some(Engine::Userfaultfd), UserfaultfdAccess::Device) => {
+                "through userfaultfd, by /dev/userfaultfd"
             }
-            (_, Ok(())) => "userfaultfd, by its system call",
+            (Some(Engine::Userfaultfd), _) => "through userfaultfd, by its system call",
+            (Some(Engine::UserfaultfdUser), _) => {
+                "through userfaultfd, by its system call, for faults in user mode; memory is prepared for system calls"
+            }
+            (Some(Engine::Signals), _) => {
+                "by a handler of SIGSEGV; memory is prepared for system calls"
+            }
         },
-        advice: usable.err(),
+        advice,
         kernel_release: found.kernel_release.clone(),
         facts,
     }
@@ -93,9 +105,13 @@ fn engine_facts(found: &Capabilities) -> Vec<Fact> {
         meaning: "keeps udax's own descriptors out of the program's sight",
     });
     facts.push(Fact {
-        name: "pidfd_getfd",
-        value: outcome(found.pidfd_getfd),
-        meaning: "shares a descriptor of the program with udax's threads",
+        name: "descriptors",
+        value: match found.handover {
+            Ok(HandoverWay::Pidfd) => "by pidfd_getfd".to_owned(),
+            Ok(HandoverWay::Socket) => "by a socket".to_owned(),
+            Err(errno) => format!("no: {errno}"),
+        },
+        meaning: "how a descriptor of the program comes to udax's threads",
     });
     facts.push(Fact {
         name: "PAGEMAP_SCAN",
@@ -178,10 +194,13 @@ fn text(found: &Info) -> String {
     for fact in &found.facts {
         rows.add_row([fact.name, &fact.value, fact.meaning]);
     }
-    let verdict = found.advice.as_ref().map_or_else(
-        || format!("Works here: faults are served through {}.", found.engine),
-        |advice| format!("Cannot work here: {advice}."),
-    );
+    let verdict = match (found.usable, &found.advice) {
+        (true, None) => format!("Works here: faults are served {}.", found.how),
+        (true, Some(why)) => {
+            format!("Works here: faults are served {}.\nNot better, since {why}.", found.how)
+        }
+        (false, why) => format!("Cannot work here: {}.", why.as_deref().unwrap_or_default()),
+    };
     format!("udax {} on Linux {}\n{verdict}\n\n{rows}\n", found.version, found.kernel_release)
 }
 
@@ -190,13 +209,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_userfaultfd_is_told_with_advice_and_as_no_engine() {
+    fn a_refused_userfaultfd_is_told_with_advice_and_signals_are_used() {
         let mut found = probe();
         let advice = "set the sysctl".to_owned();
         found.userfaultfd = UserfaultfdAccess::Refused { errno: Errno::PERM, advice };
         let found = gather(&found);
+        assert!(found.usable);
+        assert_eq!(found.engine, "signals");
+        let text = text(&found);
+        assert!(text.contains("SIGSEGV") && text.contains("set the sysctl"), "{text}");
+    }
+
+    #[test]
+    fn what_nothing_works_without_is_told_as_no_engine() {
+        let mut found = probe();
+        found.handover = Err(Errno::PERM);
+        let found = gather(&found);
         assert!(!found.usable);
         assert_eq!(found.engine, "none");
-        assert!(text(&found).contains("set the sysctl"));
+        assert!(text(&found).contains("Cannot work here: pidfd_getfd is refused, and a socket"));
     }
 }

@@ -58,7 +58,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     exclusive: bool,
 
-    /// Where this kernel or this user may not use userfaultfd, run the program as it is instead of refusing
+    /// Where faults cannot be served in user space, run the program as it is instead of refusing
     #[arg(long)]
     plain_if_refused: bool,
 
@@ -78,8 +78,8 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let mut command = Command::new(program);
     command.args(arguments);
-    match udax_linux::probe().usable() {
-        Ok(()) => serve(&mut command, args)?,
+    match udax_linux::probe().engine() {
+        Ok(_) => serve(&mut command, args)?,
         Err(_) if args.plain_if_refused => {}
         Err(why) => {
             let way_out = "(--plain-if-refused runs the program as it is)";

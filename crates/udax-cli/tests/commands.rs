@@ -124,7 +124,7 @@ fn a_reader_that_has_gone_is_no_error() {
 
 #[test]
 fn bench_measures_each_way_by_turns_and_writes_what_it_found() {
-    if udax_linux::probe().usable().is_err() {
+    if udax_linux::probe().engine().is_err() {
         eprintln!("SKIPPED: faults cannot be served here");
         return;
     }
@@ -186,7 +186,7 @@ fn bench_says_what_is_wrong_with_its_arguments() {
 /// nothing is given back meanwhile (which depends on time).
 #[test]
 fn each_pattern_takes_so_many_faults_and_system_calls_and_leaves_so_many_vmas() {
-    if udax_linux::probe().usable().is_err() {
+    if udax_linux::probe().engine().is_err() {
         eprintln!("SKIPPED: faults cannot be served here");
         return;
     }

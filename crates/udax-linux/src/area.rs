@@ -1,5 +1,6 @@
 //! A piece of address space that maps pages of a file.
 
+use crate::events::Access;
 use crate::sys::to_usize;
 use linux_raw_sys::general as k;
 use udax_core::{PAGE_SHIFT, PageIndex, PageRange};
@@ -18,6 +19,9 @@ pub enum Sharing {
 pub struct Prot(u32);
 
 impl Prot {
+    pub(crate) const NONE: Self = Self(k::PROT_NONE);
+    pub(crate) const READ: Self = Self(k::PROT_READ);
+
     /// The bits as the program gives them.
     #[must_use]
     pub const fn from_bits(bits: i32) -> Self {
@@ -44,6 +48,15 @@ impl Prot {
     #[must_use]
     pub const fn can_read(self) -> bool {
         self.0 & k::PROT_READ != 0
+    }
+
+    /// Whether an access is allowed, by processors' own rule: what may be stored to or executed may be loaded.
+    #[must_use]
+    pub const fn allows(self, access: Access) -> bool {
+        match access {
+            Access::Read => self.0 & (k::PROT_READ | k::PROT_WRITE | k::PROT_EXEC) != 0,
+            Access::Write => self.can_write(),
+        }
     }
 }
 

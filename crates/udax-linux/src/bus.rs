@@ -87,7 +87,7 @@ impl BusQuestion {
         // SAFETY: the thread is in its handler until this has been stored, and it is stored once: a question is used up by it.
         unsafe { (*self.answer).store(word, Ordering::Release) };
         // Its stack may be another's by now.
-        futex::wake(at);
+        futex::wake_one_at(at);
     }
 }
 
@@ -152,7 +152,7 @@ pub fn bus_questions() -> Vec<BusQuestion> {
             questions.reverse();
             return questions;
         }
-        futex::wait(&BELL, bell);
+        futex::wait(&BELL, bell, None);
     }
 }
 
@@ -184,11 +184,11 @@ extern "C" fn on_bus(number: i32, info: *mut libc::siginfo_t, context: *mut c_vo
             }
         }
         BELL.fetch_add(1, Ordering::Release);
-        futex::wake(BELL.as_ptr() as usize);
+        futex::wake_one(&BELL);
         // SAFETY: it is on this stack, and others only read it, but for the atomic.
         let answer = unsafe { &(*mine).answer };
         while answer.load(Ordering::Acquire) == OPEN {
-            futex::wait(answer, OPEN);
+            futex::wait(answer, OPEN, None);
         }
         if answer.load(Ordering::Acquire) == TRY_AGAIN {
             return;
@@ -207,7 +207,7 @@ fn deliver(number: i32, code: i32, info: *mut libc::siginfo_t, context: *mut c_v
             // SAFETY: it is what was there before. The access is made again when this returns, and meets that.
             unsafe { libc::sigaction(number, before, ptr::null_mut()) };
             if was_sent {
-                signal::send_to_self(number);
+                signal::send_to_this_thread(number.unsigned_abs());
             }
         }
         handler if before.sa_flags & libc::SA_SIGINFO != 0 => {

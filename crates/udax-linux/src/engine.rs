@@ -1,5 +1,6 @@
 //! Which of the kernel's ways to be told of faults is used.
 
+use crate::sys::{fd, uffd};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
@@ -11,6 +12,9 @@ pub enum Engine {
     /// A userfaultfd that tells of faults in user mode only, as anybody may have it. A system call that is given memory in which a hole is shown would
     /// fail with `EFAULT`, so the memory has to be prepared for it before.
     UserfaultfdUser,
+    /// No userfaultfd: whoever meets a fault finds itself in a handler of SIGSEGV, and waits there. System calls as with
+    /// [`UserfaultfdUser`](Self::UserfaultfdUser).
+    Signals,
 }
 
 /// The environment variable that names the one to use.
@@ -18,7 +22,7 @@ const VARIABLE: &str = "UDAX_ENGINE";
 
 impl Engine {
     /// Every one, best first.
-    pub const ALL: [Self; 2] = [Self::Userfaultfd, Self::UserfaultfdUser];
+    pub const ALL: [Self; 3] = [Self::Userfaultfd, Self::UserfaultfdUser, Self::Signals];
 
     /// Its name in `UDAX_ENGINE`.
     #[must_use]
@@ -26,6 +30,7 @@ impl Engine {
         match self {
             Self::Userfaultfd => "userfaultfd",
             Self::UserfaultfdUser => "userfaultfd-user",
+            Self::Signals => "signals",
         }
     }
 
@@ -43,6 +48,21 @@ impl Engine {
     fn named(name: &OsStr) -> Result<Self, UnknownEngine> {
         let found = Self::ALL.into_iter().find(|engine| name == engine.name());
         found.ok_or_else(|| UnknownEngine { name: name.to_owned() })
+    }
+
+    /// The one that is asked for, or else the best that this process may have now. Opens a descriptor for a moment.
+    #[must_use]
+    pub fn expected() -> Self {
+        if let Ok(Some(asked)) = Self::asked() {
+            return asked;
+        }
+        match uffd::open(None) {
+            Ok((number, source)) => {
+                fd::close(number);
+                source.engine()
+            }
+            Err(_) => Self::Signals,
+        }
     }
 
     /// Whether system calls may be given memory in which holes are shown, and the kernel waits for its own faults to be served.
@@ -66,8 +86,8 @@ pub struct UnknownEngine {
 
 impl fmt::Display for UnknownEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [best, other] = Engine::ALL;
-        write!(f, "{VARIABLE} is {:?}; there are {best} and {other}", self.name)
+        let [best, other, last] = Engine::ALL;
+        write!(f, "{VARIABLE} is {:?}; there are {best}, {other} and {last}", self.name)
     }
 }
 
@@ -83,7 +103,7 @@ mod tests {
             assert_eq!(Engine::named(OsStr::new(engine.name())), Ok(engine));
         }
         let unknown = Engine::named(OsStr::new("uffd")).map_err(|error| error.to_string());
-        let says = "UDAX_ENGINE is \"uffd\"; there are userfaultfd and userfaultfd-user";
+        let says = "UDAX_ENGINE is \"uffd\"; there are userfaultfd, userfaultfd-user and signals";
         assert_eq!(unknown, Err(says.to_owned()));
     }
 }

@@ -33,11 +33,23 @@ pub struct FaultEvent {
     pub thread: i32,
 }
 
+/// What became of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The access can be tried again.
+    Served,
+    /// Nothing was in its way, or it is not served any more. If it meets the same again and again, that is not for us.
+    Free,
+    /// The program has no right to access it so: the kernel's own answer is due.
+    NotOurs,
+}
+
 /// What the service's threads call.
 pub trait Handler: Send + Sync + 'static {
-    /// A thread waits at a page. On `udax-fault`; whoever waits at that page tries again afterwards, whatever was done.
+    /// A thread waits at a page. On `udax-fault`; where faults come by a userfaultfd, whoever waits at that page tries again
+    /// afterwards, whatever was done; where they come by signals, unless it is [`Verdict::NotOurs`].
     /// It must touch no memory that is served, and wait for no thread that may.
-    fn fault(&self, fault: FaultEvent);
+    fn fault(&self, fault: FaultEvent) -> Verdict;
 
     /// Somebody opens or truncates the file, and waits in the kernel until the lease has been given back. On `udax-lease`; the
     /// lease is given back afterwards if this did not do it. It must not wait for a thread that may sit in that very `open`.

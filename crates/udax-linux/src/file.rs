@@ -132,18 +132,23 @@ impl FileHandle {
     /// # Errors
     /// [`Errno::INVAL`] if it is no regular file; else as `pidfd_getfd` and `fstat`.
     pub fn adopt(service: &Arc<Service>, fd: RawFd) -> Result<Arc<Self>, Errno> {
-        let handle = service.with_descriptors(|| {
-            let number = fd::fetch(service.table.process, fd)?;
-            let program = Fd { number, service: Arc::clone(service) };
-            let info = file_info(number)?;
-            if !info.is_regular {
-                return Err(Errno::INVAL);
-            }
-            let probe = open_again(number, info.access)
-                .map(|number| Fd { number, service: Arc::clone(service) });
-            Ok(Self { program, probe, info, service: Arc::clone(service) })
-        })?;
+        let handle = service
+            .table
+            .handover
+            .hand(fd, |taken| service.with_descriptors(|| Self::of(service, taken()?)))?;
         Ok(Arc::new(handle))
+    }
+
+    /// Of a descriptor of the service's table. On a service thread.
+    fn of(service: &Arc<Service>, number: RawFd) -> Result<Self, Errno> {
+        let program = Fd { number, service: Arc::clone(service) };
+        let info = file_info(number)?;
+        if !info.is_regular {
+            return Err(Errno::INVAL);
+        }
+        let probe = open_again(number, info.access)
+            .map(|number| Fd { number, service: Arc::clone(service) });
+        Ok(Self { program, probe, info, service: Arc::clone(service) })
     }
 
     /// The same without the second opening, which breaks the leases of others: for who has no use for the seeks.
@@ -151,13 +156,14 @@ impl FileHandle {
     /// # Errors
     /// As [`adopt`](Self::adopt).
     pub fn keep(service: &Arc<Service>, fd: RawFd) -> Result<Arc<Self>, Errno> {
-        let handle = service.with_descriptors(|| {
-            let number = fd::fetch(service.table.process, fd)?;
+        let keep = |number| {
             let program = Fd { number, service: Arc::clone(service) };
             let info = file_info(number)?;
             let is_file = if info.is_regular { Ok(()) } else { Err(Errno::INVAL) };
             is_file.map(|()| Self { program, probe: None, info, service: Arc::clone(service) })
-        })?;
+        };
+        let handover = &service.table.handover;
+        let handle = handover.hand(fd, |taken| service.with_descriptors(|| keep(taken()?)))?;
         Ok(Arc::new(handle))
     }
 

@@ -1,13 +1,15 @@
 //! Faults that are served without the engine: nothing of the file is asked or changed by them.
 
 use crate::area::{Sharing, VmaArea};
+use crate::catcher::Catcher;
 use crate::events::{Access, Cause, FaultEvent};
 use crate::runs::{Run, RunState};
-use crate::service::Service;
 use crate::space::{LinuxSpace, State};
 use crate::stats::add;
+use crate::strangers::forget_in;
 use crate::sys::errno::Errno;
-use crate::sys::uffd;
+use crate::sys::uffd::Protection;
+use crate::userfaultfd::Userfaultfd;
 use crate::window;
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
 
@@ -16,6 +18,8 @@ use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
 pub enum InPlace {
     /// The thread can try again.
     Served,
+    /// Nothing was in its way.
+    Free,
     /// The engine has to decide what the page is to show.
     NeedsEngine,
 }
@@ -27,10 +31,18 @@ impl LinuxSpace {
     pub fn serve_in_place(&self, fault: FaultEvent) -> InPlace {
         let mut held = self.hold();
         let state = &mut *held.state;
-        let Some(page) = state.area.page_of(fault.address) else { return InPlace::Served };
-        let Some(run) = state.runs.at(page) else { return InPlace::Served };
+        let Some(page) = state.area.page_of(fault.address) else { return InPlace::Free };
+        let Some(run) = state.runs.at(page) else { return InPlace::Free };
+        let Catcher::Userfaultfd(uffd) = self.service().catcher() else {
+            let needs_engine = match (run.state, state.area.sharing()) {
+                (RunState::Trap, _) => true,
+                (RunState::Zero, Sharing::Shared) => fault.access == Access::Write,
+                (RunState::Zero, Sharing::Private) | (RunState::Plain, _) => false,
+            };
+            return if needs_engine { InPlace::NeedsEngine } else { InPlace::Free };
+        };
         match (run.state, state.area.sharing()) {
-            (RunState::Plain, _) => InPlace::Served,
+            (RunState::Plain, _) => InPlace::Free,
             (RunState::Trap, _) => InPlace::NeedsEngine,
             (RunState::Zero, Sharing::Shared) if fault.access == Access::Write => {
                 InPlace::NeedsEngine
@@ -40,7 +52,7 @@ impl LinuxSpace {
                 InPlace::Served
             }
             (RunState::Zero, Sharing::Private) => {
-                self.serve_private(state, page, run, fault.cause);
+                self.serve_private(uffd, state, page, run, fault.cause);
                 InPlace::Served
             }
         }
@@ -61,7 +73,14 @@ impl LinuxSpace {
     }
 
     /// A store or a load in a private window.
-    fn serve_private(&self, state: &mut State, page: PageIndex, run: Run, cause: Cause) {
+    fn serve_private(
+        &self,
+        uffd: &Userfaultfd,
+        state: &mut State,
+        page: PageIndex,
+        run: Run,
+        cause: Cause,
+    ) {
         let service = self.service();
         let piece = PageRange::unit(page, Order::Pmd).intersect(run.pages);
         let served = match cause {
@@ -71,7 +90,7 @@ impl LinuxSpace {
                 add(&service.stats().repairs, 1);
                 let (address, length_bytes) = state.area.span(PageRange::between(page, piece.end));
                 service.with_descriptors(|| {
-                    match uffd::zero_pages(service.table.uffd, address, length_bytes) {
+                    match uffd.zero_pages(address, length_bytes) {
                         // Another thread's store was first, or only a part could be done.
                         Err(Errno::EXIST | Errno::AGAIN) => Ok(()),
                         answer => answer,
@@ -79,10 +98,12 @@ impl LinuxSpace {
                 })
             }
             Cause::WriteProtected => {
-                service.with_descriptors(|| open_to_stores(service, &state.area, page, piece))
+                service.with_descriptors(|| open_to_stores(uffd, &state.area, page, piece))
             }
         };
-        if served.is_err() {
+        if served == Err(Errno::NOENT) {
+            service.with_descriptors(|| forget_in(service, state, piece, RunState::Zero));
+        } else if served.is_err() {
             self.make_plain(state, piece, PrivateCopies::Keep, &[RunState::Zero]);
         }
     }
@@ -93,14 +114,14 @@ impl LinuxSpace {
 /// A store to an unprotected 2 MiB zero page gets 2 MiB of real memory from the kernel. Unprotecting one page of it makes the
 /// kernel split it first, and then each store gets 4 KiB.
 fn open_to_stores(
-    service: &Service,
+    uffd: &Userfaultfd,
     area: &VmaArea,
     page: PageIndex,
     piece: PageRange,
 ) -> Result<(), Errno> {
     for range in [PageRange::new(page, 1), piece] {
         let (address, length_bytes) = area.span(range);
-        service.protect(address, length_bytes, uffd::Protection::Nothing)?;
+        uffd.protect(address, length_bytes, Protection::Nothing)?;
     }
     Ok(())
 }

@@ -8,13 +8,17 @@
 compile_error!("addresses and file offsets are taken to be of 64 bits");
 
 mod area;
+mod bounds;
 mod bus;
 mod call;
+mod catcher;
 mod engine;
 mod events;
 mod file;
 mod follow;
 mod fork;
+mod guarded;
+mod handover;
 mod in_place;
 #[doc(hidden)]
 pub mod inject;
@@ -25,29 +29,39 @@ mod page_tables;
 mod plain;
 mod platform;
 mod probe;
+mod reserve;
 mod runs;
 mod service;
+mod signals;
 mod space;
 mod start;
 mod stats;
+mod strangers;
 mod sys;
 mod unsaved;
+mod userfaultfd;
 mod watch;
 mod window;
 
 pub use area::{Prot, Sharing, VmaArea};
 pub use bus::{BusAnswer, BusQuestion, BusWatch, bus_questions, watch_bus};
 pub use engine::{Engine, UnknownEngine};
-pub use events::{Access, Cause, FaultEvent, Handler};
+pub use events::{Access, Cause, FaultEvent, Handler, Verdict};
 pub use file::{AccessMode, FileHandle, FileInfo, descriptor_appends, file_info};
 pub use fork::at_fork;
 pub use in_place::InPlace;
 pub use lease::{Lease, LeaseId, LeaseReason, LeaseRefused};
 pub use native::{Mapped, NativeCalls};
 pub use platform::{StdLock, StdParker, StdPlatform, unpoisoned};
-pub use probe::{Capabilities, UserfaultfdAccess, probe};
+pub use probe::{Capabilities, HandoverWay, UserfaultfdAccess, probe};
 pub use runs::{Run, RunState};
 pub use service::Service;
+pub mod segv {
+    //! SIGSEGV of a process whose faults come by it: for who stands between a program and the C library.
+    pub use crate::signals::{
+        IsBlocked, Raised, SegvAction, ask_whether_blocked, exchange, handles_segv, is_our_handler,
+    };
+}
 pub use space::LinuxSpace;
 pub use start::StartError;
 pub use stats::{Stats, StatsSnapshot, calls_made};

@@ -2,9 +2,12 @@
 //! the program has made.
 
 use crate::area::{Sharing, VmaArea};
+use crate::catcher::Catcher;
 use crate::inject::{Point, fails};
+use crate::runs::RunState;
 use crate::service::{Service, die};
 use crate::stats::add;
+use crate::strangers::is_ours;
 use crate::sys::errno::Errno;
 use crate::sys::{fd, mem, pagemap, uffd};
 use crate::window::Scratch;
@@ -29,8 +32,15 @@ pub(crate) fn map(
             Sharing::Private => k::MAP_PRIVATE,
         };
     let offset = range.start.byte();
-    // SAFETY: the range is of a VmaArea, so it may be mapped anew.
-    unsafe { mem::mmap(address, length_bytes, area.prot().raw(), flags, file, offset) }?;
+    let map = |flags| {
+        // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
+        unsafe { mem::mmap(address, length_bytes, area.prot().raw(), flags, file, offset) }
+    };
+    match map(flags) {
+        // More private memory than there is (vm.overcommit_memory): the program has been given it all the same.
+        Err(Errno::NOMEM) if area.sharing() == Sharing::Private => map(flags | k::MAP_NORESERVE),
+        mapped => mapped,
+    }?;
     count(service, range);
     Ok(())
 }
@@ -51,7 +61,12 @@ pub(crate) fn map_keeping_copies(
 ) -> Result<(), Errno> {
     let (address, length_bytes) = area.span(range);
     // From here on nobody makes another copy, or changes one.
-    service.protect(address, length_bytes, uffd::Protection::Stores)?;
+    match service.catcher() {
+        Catcher::Userfaultfd(uffd) => {
+            uffd.protect(address, length_bytes, uffd::Protection::Stores)?;
+        }
+        Catcher::Signals(_) => forbid_stores(area, address, length_bytes)?,
+    }
     let copies = pagemap::present_pages(service.table.pagemap, address, address + length_bytes)?;
     let outcome = if copies.is_empty() {
         map(service, area, file, range)
@@ -59,8 +74,35 @@ pub(crate) fn map_keeping_copies(
         replace(service, area, file, range, &copies)
     };
     // Also when it failed: the waiting threads come again, and find what there is then.
-    uffd::wake(service.table.uffd, address, length_bytes);
+    match service.catcher() {
+        Catcher::Userfaultfd(uffd) => uffd.wake(address, length_bytes),
+        Catcher::Signals(_) if outcome.is_err() => {
+            let _ = allow_stores(area, address, length_bytes);
+        }
+        Catcher::Signals(_) => {}
+    }
     outcome
+}
+
+/// Gives back what [`forbid_stores`] has taken.
+pub(crate) fn allow_stores(
+    area: &VmaArea,
+    address: usize,
+    length_bytes: usize,
+) -> Result<(), Errno> {
+    // SAFETY: the range is of a VmaArea, and it gets the rights the program gave it.
+    unsafe { mem::mprotect(address, length_bytes, area.prot().raw()) }
+}
+
+/// Where faults come by signals: whoever stores there from now on waits for [`allow_stores`], or for what is mapped there.
+pub(crate) fn forbid_stores(
+    area: &VmaArea,
+    address: usize,
+    length_bytes: usize,
+) -> Result<(), Errno> {
+    let rights = area.prot().raw() & !k::PROT_WRITE;
+    // SAFETY: the range is of a VmaArea; whoever stores there waits until its space is free.
+    unsafe { mem::mprotect(address, length_bytes, rights) }
 }
 
 fn replace(
@@ -85,7 +127,12 @@ fn replace(
     // Nothing is registered in the scratch, so no event has to be read and this thread may do the move.
     // SAFETY: 1: the range is of a VmaArea, and the scratch is our own.
     if let Err(errno) = unsafe { mem::move_over(scratch.address, address, length_bytes) } {
-        // The kernel may have unmapped the old copies already: there is nothing right to go on with.
+        // With too many mappings the kernel refuses before it changes anything, and the copies are there yet.
+        let (kind, sharing) = (RunState::Zero, area.sharing());
+        if errno == Errno::NOMEM && is_ours(service, kind, sharing, address, length_bytes) {
+            return Err(errno);
+        }
+        // Else it may have unmapped them already: there is nothing right to go on with.
         die(&format!("moving private copies into place failed: {errno}"));
     }
     std::mem::forget(scratch);

@@ -1,6 +1,7 @@
 //! What this machine and this process may do.
 
 use crate::engine::Engine;
+use crate::handover::Handover;
 use crate::start::{advice, has_huge_zero_pages, private_table};
 use crate::sys::errno::Errno;
 use crate::sys::signal::SignalsBlocked;
@@ -26,6 +27,15 @@ pub enum UserfaultfdAccess {
     },
 }
 
+/// How the service comes by descriptors of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandoverWay {
+    /// By pidfd_getfd(2).
+    Pidfd,
+    /// They are sent to a socket.
+    Socket,
+}
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
@@ -49,32 +59,55 @@ pub struct Capabilities {
     pub unprivileged_userfaultfd: Option<u64>,
     /// Whether threads can have a descriptor table of their own.
     pub private_table: Result<(), Errno>,
-    /// Whether descriptors of the program can be shared.
-    pub pidfd_getfd: Result<(), Errno>,
+    /// Whether descriptors of the program can be had: by `pidfd_getfd`, or else by a socket.
+    pub handover: Result<HandoverWay, Errno>,
     /// Whether lost registrations can be looked for (PAGEMAP_SCAN).
     pub pagemap_scan: bool,
 }
 
 impl Capabilities {
-    /// Whether the service can be started.
+    /// The engine that the service would have, and what is in the way of the best one if it is another and nobody has asked for it.
     ///
     /// # Errors
-    /// What is in the way, and what can be done about it.
-    pub fn usable(&self) -> Result<(), String> {
-        Engine::asked().map_err(|unknown| unknown.to_string())?;
-        if let UserfaultfdAccess::Refused { errno, advice } = &self.userfaultfd {
-            return Err(format!("userfaultfd is refused: {errno}; {advice}"));
+    /// What is in the way of any, and what can be done about it.
+    pub fn engine(&self) -> Result<(Engine, Option<String>), String> {
+        let asked = Engine::asked().map_err(|unknown| unknown.to_string())?;
+        self.engine_if(asked)
+    }
+
+    fn engine_if(&self, asked: Option<Engine>) -> Result<(Engine, Option<String>), String> {
+        if let Err(errno) = self.private_table {
+            return Err(format!("close_range(CLOSE_RANGE_UNSHARE) is refused: {errno}"));
         }
-        if let Some((name, _)) = self.features.iter().take(NEEDED).find(|(_, there)| !there) {
+        if let Err(errno) = self.handover {
+            return Err(format!("pidfd_getfd is refused, and a socket: {errno}"));
+        }
+        if asked == Some(Engine::Signals) {
+            return Ok((Engine::Signals, None));
+        }
+        match self.userfaultfd_engine() {
+            Ok(engine) => Ok((engine, None)),
+            Err(why) if asked.is_none() => Ok((Engine::Signals, Some(why))),
+            Err(why) => Err(why),
+        }
+    }
+
+    fn userfaultfd_engine(&self) -> Result<Engine, String> {
+        if let Some((name, _)) = self.features.iter().take(NEEDED).find(|(_, there)| !there)
+            && !matches!(self.userfaultfd, UserfaultfdAccess::Refused { .. })
+        {
             return Err(format!(
                 "the userfaultfd of Linux {} lacks {name}: Linux 5.7 or later is needed",
                 self.kernel_release
             ));
         }
-        if let Err(errno) = self.private_table {
-            return Err(format!("unshare(CLONE_FILES) or close_range is refused: {errno}"));
+        match &self.userfaultfd {
+            UserfaultfdAccess::Syscall | UserfaultfdAccess::Device => Ok(Engine::Userfaultfd),
+            UserfaultfdAccess::UserModeOnly => Ok(Engine::UserfaultfdUser),
+            UserfaultfdAccess::Refused { errno, advice } => {
+                Err(format!("userfaultfd is refused: {errno}; {advice}"))
+            }
         }
-        self.pidfd_getfd.map_err(|errno| format!("pidfd_getfd is refused: {errno}"))
     }
 }
 
@@ -109,7 +142,7 @@ pub fn probe() -> Capabilities {
         lease_break_seconds: number(c"/proc/sys/fs/lease-break-time"),
         unprivileged_userfaultfd: number(c"/proc/sys/vm/unprivileged_userfaultfd"),
         private_table: tried.private_table,
-        pidfd_getfd: tried.pidfd_getfd,
+        handover: tried.handover,
         pagemap_scan: tried.pagemap_scan,
     }
 }
@@ -118,7 +151,7 @@ struct Tried {
     private_table: Result<(), Errno>,
     userfaultfd: UserfaultfdAccess,
     features: Vec<(&'static str, bool)>,
-    pidfd_getfd: Result<(), Errno>,
+    handover: Result<HandoverWay, Errno>,
     pagemap_scan: bool,
 }
 
@@ -129,7 +162,7 @@ impl Tried {
             private_table: Err(Errno::AGAIN),
             userfaultfd: UserfaultfdAccess::Refused { errno: Errno::AGAIN, advice },
             features: Vec::new(),
-            pidfd_getfd: Err(Errno::AGAIN),
+            handover: Err(Errno::AGAIN),
             pagemap_scan: false,
         }
     }
@@ -151,13 +184,15 @@ fn try_rest() -> Tried {
         private_table: Ok(()),
         userfaultfd,
         features,
-        pidfd_getfd: try_pidfd(),
+        handover: try_handover(),
         pagemap_scan: try_scan(),
     }
 }
 
 fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
-    match uffd::open(Engine::asked().unwrap_or(None)) {
+    // Asked for signals alone, it is still of interest what else there is.
+    let asked = Engine::asked().unwrap_or(None).filter(|&engine| engine != Engine::Signals);
+    match uffd::open(asked) {
         Ok((number, source)) => {
             let all = uffd::handshake(number, 0).unwrap_or(0);
             fd::close(number);
@@ -179,19 +214,10 @@ fn try_userfaultfd() -> (UserfaultfdAccess, Vec<(&'static str, bool)>) {
     }
 }
 
-fn try_pidfd() -> Result<(), Errno> {
-    let process = fd::this_process()?;
-    let fetched = fd::fetch(process, 0);
-    fd::close(process);
-    match fetched {
-        Ok(number) => {
-            fd::close(number);
-            Ok(())
-        }
-        // Descriptor 0 is but an example; a program need not have one.
-        Err(Errno::BADF) => Ok(()),
-        Err(errno) => Err(errno),
-    }
+fn try_handover() -> Result<HandoverWay, Errno> {
+    // What it opens goes with this thread's table.
+    let handover = Handover::open()?;
+    Ok(if handover.process().is_some() { HandoverWay::Pidfd } else { HandoverWay::Socket })
 }
 
 fn try_scan() -> bool {

@@ -1,6 +1,6 @@
 //! The service: five threads with a descriptor table of their own, which the program neither sees nor disturbs.
 //!
-//! - `udax-fault` reads the userfaultfd and has faults handled;
+//! - `udax-fault` reads the userfaultfd, or what signal handlers post, and has faults handled;
 //! - `udax-lease` waits for leases to be broken;
 //! - `udax-map` does nothing but mremap, which waits until somebody has read the event of it, and takes no lock meanwhile;
 //! - `udax-call` does what program threads need a descriptor for, and what never waits for a lock of the file's;
@@ -10,28 +10,30 @@
 //! All of them block every signal, except the two that the C library needs in every thread.
 
 use crate::call::{Done, Job, Mailbox};
+use crate::catcher::Catcher;
 use crate::engine::Engine;
-use crate::events::{Access, Cause, FaultEvent, Handler};
+use crate::events::{FaultEvent, Handler, Verdict};
 use crate::follow::Follower;
+use crate::handover::Handover;
 use crate::inject::{self, Point, fails, pass};
 use crate::lease::Leases;
-use crate::platform::lock;
+use crate::reserve::Reserve;
 use crate::start::{self, StartError};
 use crate::stats::{Stats, add};
 use crate::sys::errno::Errno;
-use crate::sys::fd::{self, Polled};
+use crate::sys::fd;
 use crate::sys::signal::{self, SignalsBlocked};
-use crate::sys::{mem, sched, uffd};
+use crate::sys::{mem, sched};
 use crate::watch::{self, Desk, Role, Watch};
-use linux_raw_sys::general as k;
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Set in a child of fork, which has none of the threads and none of their descriptors.
@@ -41,7 +43,8 @@ static FORGOTTEN: AtomicBool = AtomicBool::new(false);
 #[derive(Clone, Copy)]
 pub(crate) struct Seat {
     service: u64,
-    process: RawFd,
+    /// The process, where descriptors can be taken from it.
+    process: Option<RawFd>,
 }
 
 thread_local! {
@@ -58,7 +61,9 @@ pub(crate) fn die(what: &str) -> ! {
 pub(crate) fn say(what: &str) {
     // The private table has no standard error of its own, and the program may have redirected its.
     let stderr = match SEAT.get() {
-        Some(seat) => fd::fetch(seat.process, 2),
+        Some(Seat { process: Some(process), .. }) => fd::fetch(process, 2),
+        // Of a file or a pipe that is another description for the same; a socket cannot be had so.
+        Some(Seat { process: None, .. }) => fd::open_to_append(c"/proc/self/fd/2"),
         None => Ok(2),
     };
     if let Ok(stderr) = stderr {
@@ -71,17 +76,17 @@ pub(crate) fn say(what: &str) {
 
 /// The descriptors that the service itself works with: numbers in the private table.
 pub(crate) struct Table {
-    pub(crate) uffd: RawFd,
-    pub(crate) engine: Engine,
-    pub(crate) process: RawFd,
+    pub(crate) catcher: Catcher,
+    pub(crate) handover: Handover,
     pub(crate) pagemap: RawFd,
     pub(crate) memory: RawFd,
+    pub(crate) maps: RawFd,
     /// A file in memory that never has any: what traps are made of, if it could be had.
     pub(crate) traps: Option<RawFd>,
-    /// Rung when another thread than `udax-fault` has put faults in the queue.
-    pub(crate) queued: RawFd,
-    /// Rung by `udax-map` when an mremap is done.
-    pub(crate) moved: RawFd,
+    /// What zeros are made of where they are made in place.
+    pub(crate) zeros: Option<RawFd>,
+    /// What is in the way of a better catcher.
+    pub(crate) why_not_better: Option<String>,
 }
 
 /// See the module. There is usually one in a process; it lives as long as the process.
@@ -90,6 +95,7 @@ pub struct Service {
     pub(crate) table: Table,
     pub(crate) huge_zero_pages: bool,
     pub(crate) leases: Leases,
+    pub(crate) reserve: Reserve,
     pub(crate) runs: AtomicU64,
     handler: Arc<dyn Handler>,
     to_mapper: Mailbox,
@@ -99,20 +105,20 @@ pub struct Service {
     mapper: AtomicI32,
     /// Whether `udax-fault` is at work.
     serving: AtomicBool,
-    /// Faults that were read, or told of, and not yet handled.
-    queue: Mutex<VecDeque<Queued>>,
-    /// Held over a whole move, so that the answer on `Table::moved` is for its holder.
-    moving: Mutex<()>,
+    /// How many are at work on memory that is not served.
+    replacing: AtomicU32,
     stats: Stats,
     /// What the threads are at, in the order of their roles, once they are at work.
     desks: [OnceLock<Arc<Desk>>; 5],
 }
 
-/// A fault that waits for its turn.
-struct Queued {
-    event: FaultEvent,
-    /// Who told of it, and waits for it to be served.
-    told_by: Option<Arc<Done>>,
+/// See [`Service::replace_unserved`].
+pub(crate) struct Replacing<'s>(&'s AtomicU32);
+
+impl Drop for Replacing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl fmt::Debug for Service {
@@ -134,11 +140,13 @@ impl Service {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         // The environment is read here, and not by whichever thread comes first.
         let _ = inject::interval();
+        let reserve = Reserve::new(table.traps);
         Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table,
             huge_zero_pages: start::has_huge_zero_pages(),
             leases: Leases::new(lease_thread),
+            reserve,
             runs: AtomicU64::new(0),
             handler,
             to_mapper: Mailbox::new(),
@@ -146,8 +154,7 @@ impl Service {
             to_file: Mailbox::new(),
             mapper: AtomicI32::new(0),
             serving: AtomicBool::new(false),
-            queue: Mutex::new(VecDeque::new()),
-            moving: Mutex::new(()),
+            replacing: AtomicU32::new(0),
             stats: Stats::default(),
             desks: std::array::from_fn(|_| OnceLock::new()),
         }
@@ -223,11 +230,6 @@ impl Service {
         }
     }
 
-    /// Makes threads that wait at `length_bytes` from `address` on try again. Any thread.
-    pub fn wake(&self, address: usize, length_bytes: usize) {
-        self.with_descriptors(|| uffd::wake(self.table.uffd, address, length_bytes));
-    }
-
     /// To be called first thing in a child of fork (not of vfork): what was inherited does nothing from now on when it is
     /// dropped. One atomic store.
     pub fn forget_in_child() {
@@ -238,10 +240,31 @@ impl Service {
         FORGOTTEN.load(Ordering::Acquire)
     }
 
+    pub(crate) const fn catcher(&self) -> &Catcher {
+        &self.table.catcher
+    }
+
     /// How faults come here.
     #[must_use]
     pub const fn engine(&self) -> Engine {
-        self.table.engine
+        self.table.catcher.engine()
+    }
+
+    /// Why it is not the best one, if it is not; what can be done about it.
+    #[must_use]
+    pub fn why_not_better(&self) -> Option<&str> {
+        self.table.why_not_better.as_deref()
+    }
+
+    /// From now on these may be.
+    pub(crate) fn expect_faults(&self, addresses: &Range<usize>) {
+        self.table.catcher.bounds().include(addresses);
+    }
+
+    /// Whether any of `addresses` may be served. Some atomic loads; whoever knows an address that is served has it from the call that began that.
+    #[must_use]
+    pub fn may_serve(&self, addresses: &Range<usize>) -> bool {
+        self.table.catcher.bounds().meet(addresses)
     }
 
     /// What was done so far.
@@ -282,82 +305,14 @@ impl Service {
         to: usize,
         length_bytes: usize,
     ) -> Result<(), Errno> {
-        let _one_at_a_time = lock(&self.moving);
-        let answer = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&answer);
-        let moved = self.table.moved;
-        let task = watch::on_behalf();
-        self.to_mapper.post(Box::new(move || {
-            let _at_work = task.work();
-            pass(Point::MapThread);
-            let result = if fails(Point::Mremap) {
-                Err(Errno::NOMEM)
-            } else {
-                // SAFETY: 1: passed on to the caller, who waits for the answer below.
-                unsafe { mem::move_over(from, to, length_bytes) }
-            };
-            *lock(&slot) = Some(result);
-            fd::ring(moved);
-        }));
-        // The mremap waits until its event has been read: by this thread, or by `udax-fault` if that is another one.
-        let mut queued = Ok(());
-        while fd::poll_two(self.table.uffd, moved, None) != Polled::Second {
-            queued = queued.and(self.queue_events());
-        }
-        fd::answer(moved);
-        fd::ring(self.table.queued);
-        if let Err(errno) = queued {
-            die(&format!("reading the userfaultfd failed: {errno}"));
-        }
         add(&self.stats.moves, 1);
-        lock(&answer).take().unwrap_or(Err(Errno::IO))
-    }
-
-    /// Sets the write-protection of the pages present in a registered range. On a service thread.
-    pub(crate) fn protect(
-        &self,
-        address: usize,
-        length_bytes: usize,
-        protection: uffd::Protection,
-    ) -> Result<(), Errno> {
-        if fails(Point::UffdIoctl) {
-            return Err(Errno::IO);
-        }
-        loop {
-            match uffd::protect(self.table.uffd, address, length_bytes, protection) {
-                // Somebody's mremap has moved registered memory and waits until its event is read. If this is the thread that
-                // reads events, nobody else will.
-                Err(Errno::AGAIN) => {
-                    self.queue_events()?;
-                    fd::ring(self.table.queued);
-                    std::thread::yield_now();
-                }
-                answer => return answer,
-            }
-        }
-    }
-
-    /// Reads what events there are into the queue.
-    fn queue_events(&self) -> Result<(), Errno> {
-        let mut queue = lock(&self.queue);
-        let result = uffd::read(self.table.uffd, &mut |event| match event {
-            uffd::Event::Fault { address, flags, thread } => {
-                let protected = flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WP) != 0;
-                let stores = protected || flags & u64::from(k::UFFD_PAGEFAULT_FLAG_WRITE) != 0;
-                let event = FaultEvent {
-                    address: address & !(mem::PAGE - 1),
-                    access: if stores { Access::Write } else { Access::Read },
-                    cause: if protected { Cause::WriteProtected } else { Cause::Missing },
-                    thread,
-                };
-                queue.push_back(Queued { event, told_by: None });
-            }
-            uffd::Event::Other => {}
-        });
-        match result {
-            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Ok(()) if fails(Point::UffdRead) => Err(Errno::IO),
-            other => other,
+        match &self.table.catcher {
+            // SAFETY: 1: passed on to our caller.
+            Catcher::Userfaultfd(uffd) => unsafe {
+                uffd.move_over(&self.to_mapper, from, to, length_bytes)
+            },
+            // SAFETY: 1: passed on to our caller.
+            Catcher::Signals(_) => unsafe { mem::move_over(from, to, length_bytes) },
         }
     }
 
@@ -367,52 +322,56 @@ impl Service {
     /// In a child of fork, which has no service.
     pub fn serve_as_fault(&self, event: FaultEvent) {
         assert!(!Self::is_forgotten(), "a child of fork has no service");
-        let done = Arc::new(Done::default());
-        let told_by = Some(Arc::clone(&done));
-        lock(&self.queue).push_back(Queued { event, told_by });
-        self.with_descriptors(|| fd::ring(self.table.queued));
-        done.wait();
+        match &self.table.catcher {
+            Catcher::Signals(signals) => signals.ask(event),
+            Catcher::Userfaultfd(uffd) => {
+                let done = Arc::new(Done::default());
+                uffd.tell(event, Arc::clone(&done), || self.with_descriptors(|| uffd.ring()));
+                done.wait();
+            }
+        }
     }
 
     pub(crate) fn desk(&self, role: Role) -> Option<&Desk> {
         self.desks[role as usize].get().map(|desk| &**desk)
     }
 
-    fn next_fault(&self) -> Option<Queued> {
-        lock(&self.queue).pop_front()
-    }
-
     fn serve_faults(&self) -> Infallible {
         sched::short_slices();
+        let catcher = &self.table.catcher;
         let mut follower = Follower::new(&self.mapper, &self.to_mapper);
         loop {
             self.serving.store(true, Ordering::Relaxed);
-            while let Some(Queued { event, told_by }) = self.next_fault() {
-                self.serve(event);
-                match told_by {
-                    Some(done) => done.say(),
-                    None => follower.beside(event, || {
-                        uffd::wake(self.table.uffd, event.address, mem::PAGE);
-                    }),
+            while let Some(waiting) = catcher.next() {
+                let verdict = self.serve(waiting.event);
+                if waiting.was_met() {
+                    follower.beside(waiting.event, || catcher.answer(waiting, verdict));
+                } else {
+                    catcher.answer(waiting, verdict);
                 }
             }
             self.serving.store(false, Ordering::Relaxed);
-            match fd::poll_two(self.table.uffd, self.table.queued, follower.patience()) {
-                Polled::First => {}
-                Polled::Second => drop(fd::answer(self.table.queued)),
-                Polled::Nothing => follower.let_go(),
-            }
-            if let Err(errno) = self.queue_events() {
-                die(&format!("reading the userfaultfd failed: {errno}"));
+            if !catcher.wait(follower.patience()) {
+                follower.let_go();
             }
         }
     }
 
-    fn serve(&self, fault: FaultEvent) {
+    fn serve(&self, fault: FaultEvent) -> Verdict {
         let desk = self.desk(Role::Fault);
         let _turn = desk.map(|desk| desk.turn());
         add(&self.stats.faults, 1);
-        self.handler.fault(fault);
+        let verdict = self.handler.fault(fault);
+        // It may be what is being replaced: until that is done.
+        let is_replaced = verdict == Verdict::Free && self.replacing.load(Ordering::Acquire) > 0;
+        if is_replaced { Verdict::Served } else { verdict }
+    }
+
+    /// While this is held accesses to `addresses` wait, which are not served, and have no rights for the moment.
+    pub(crate) fn replace_unserved(&self, addresses: &Range<usize>) -> Replacing<'_> {
+        self.expect_faults(addresses);
+        self.replacing.fetch_add(1, Ordering::AcqRel);
+        Replacing(&self.replacing)
     }
 
     fn serve_moves(&self) -> Infallible {
@@ -467,7 +426,7 @@ impl Service {
 
     /// The life of one service thread.
     pub(crate) fn run(&self, role: Role) -> ! {
-        SEAT.set(Some(Seat { service: self.id, process: self.table.process }));
+        SEAT.set(Some(Seat { service: self.id, process: self.table.handover.process() }));
         let _ = self.desks[role as usize].set(Desk::mine());
         let outcome = catch_unwind(AssertUnwindSafe(|| match role {
             Role::Fault => self.serve_faults(),

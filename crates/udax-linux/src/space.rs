@@ -7,12 +7,15 @@
 //! needs to have read are read by the thread that wants it: so the fault thread may wait for this lock like any other.
 
 use crate::area::{Prot, Sharing, VmaArea};
+use crate::catcher::Catcher;
 use crate::file::FileHandle;
+use crate::guarded;
 use crate::inject::{self, Point};
 use crate::plain;
 use crate::platform::lock;
 use crate::runs::{Run, RunState, Runs, stretches, together, units};
 use crate::service::{Service, die};
+use crate::strangers::forget_strangers_in;
 use crate::sys::errno::Errno;
 use crate::sys::mem;
 use crate::sys::signal::SignalsBlocked;
@@ -20,6 +23,7 @@ use crate::window::{self, Failure, Prepared};
 use linux_raw_sys::general as k;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{Order, PageIndex, PageRange, PrivateCopies};
@@ -69,16 +73,9 @@ impl LinuxSpace {
     }
 
     fn with_runs(area: VmaArea, file: Arc<FileHandle>, runs: Runs) -> Self {
-        let mut state = State {
-            area,
-            runs,
-            split: BTreeSet::new(),
-            held_back: Vec::new(),
-            scattered: false,
-            prepared: None,
-            counted: 0,
-        };
+        let mut state = State::new(area, runs);
         state.recount(file.service());
+        file.service().expect_faults(&(area.address()..area.end()));
         Self { file, state: Mutex::new(state), overflowed: AtomicBool::new(false) }
     }
 
@@ -260,7 +257,8 @@ impl LinuxSpace {
         let service = self.service();
         let (area, file) = (state.area, self.file.descriptor());
         self.overflowed.store(true, Ordering::Relaxed);
-        match service.with_descriptors(|| plain::map(service, &area, file, range)) {
+        let map = || service.with_reserve(|| plain::map(service, &area, file, range));
+        match service.with_descriptors(map) {
             Ok(()) => state.runs.set(range, RunState::Plain),
             Err(errno) => failed(range, errno),
         }
@@ -281,11 +279,16 @@ impl LinuxSpace {
             return;
         }
         service.with_descriptors(|| {
-            let first = self.plain_in(state, range, copies, states);
+            let mut first = self.plain_in(state, range, copies, states);
+            if first == Err(Errno::NOENT) {
+                forget_strangers_in(service, state, pages);
+                first = self.plain_in(state, range, copies, states);
+            }
             if first.is_err() {
                 self.overflowed.store(true, Ordering::Relaxed);
                 let everything = &[RunState::Trap, RunState::Zero];
-                if let Err(errno) = self.plain_in(state, pages, copies, everything) {
+                let whole = || self.plain_in(state, pages, copies, everything);
+                if let Err(errno) = service.with_reserve(whole) {
                     failed(pages, errno);
                 }
             }
@@ -346,6 +349,18 @@ impl LinuxSpace {
         other
     }
 
+    /// All that it is, for who does not own it; it is left without a page. No memory is touched; no fault of this VMA may be under way.
+    #[must_use]
+    pub fn take(&self) -> Self {
+        let mut held = self.hold();
+        let area = held.state.area;
+        let none = VmaArea { pages: PageRange::new(area.pages.start, 0), ..area };
+        let left = State::new(none, Runs::default());
+        let state = std::mem::replace(&mut *held.state, left);
+        let overflowed = AtomicBool::new(self.take_overflow());
+        Self { file: Arc::clone(&self.file), state: Mutex::new(state), overflowed }
+    }
+
     /// [`split_at`](Self::split_at) for who owns the space.
     ///
     /// # Panics
@@ -356,21 +371,21 @@ impl LinuxSpace {
         (self, upper)
     }
 
-    /// Runs `change`, which is to mprotect the whole area to `prot`, with faults of this VMA held off; later pieces get
-    /// those rights if it succeeds. A shared mapping of a file that is open for reading only must be refused PROT_WRITE by the
-    /// caller (EACCES): the trap would allow it.
-    ///
-    /// # Errors
-    /// Those of `change`.
-    pub fn while_protecting<R, E>(
-        &self,
-        prot: Prot,
-        change: impl FnOnce() -> Result<R, E>,
-    ) -> Result<R, E> {
-        let mut held = self.hold();
-        let answer = change()?;
-        held.state.area.prot = prot;
-        Ok(answer)
+    /// The parts of it whose rights in the kernel are not those that the program gives: their addresses, in order, and the rights that they are to have there
+    /// when it gives `prot`.
+    #[must_use]
+    pub fn rights_of_parts(&self, prot: Prot) -> Vec<(Range<usize>, Prot)> {
+        if let Catcher::Userfaultfd(_) = self.service().catcher() {
+            return Vec::new();
+        }
+        let held = self.hold();
+        let area = held.state.area;
+        let part = |run: Run| {
+            let (address, length_bytes) = area.span(run.pages);
+            let rights = guarded::rights(area.sharing(), run.state, prot)?;
+            Some((address..address + length_bytes, rights))
+        };
+        held.state.runs.in_range(area.pages).filter_map(part).collect()
     }
 
     /// Notes the rights that later pieces are to have; the mprotect is done already, or this VMA has no faults.
@@ -411,12 +426,27 @@ impl Drop for LinuxSpace {
 }
 
 impl State {
+    const fn new(area: VmaArea, runs: Runs) -> Self {
+        Self {
+            area,
+            runs,
+            split: BTreeSet::new(),
+            held_back: Vec::new(),
+            scattered: false,
+            prepared: None,
+            counted: 0,
+        }
+    }
+
     /// Puts a window over `piece`, a trap. On a service thread.
     pub(crate) fn open_window(
         &mut self,
         service: &Service,
         piece: PageRange,
     ) -> Result<(), Failure> {
+        let Catcher::Userfaultfd(uffd) = service.catcher() else {
+            return window::open(service, &self.area, piece);
+        };
         let unit = PageRange::unit(piece.start, Order::Pmd);
         if self.prepared.as_ref().is_none_or(|prepared| prepared.unit() != unit) {
             self.prepared = None;
@@ -426,7 +456,8 @@ impl State {
             if traps < 2 || !is_huge || !unit.covers(piece) || !service.huge_zero_pages {
                 return window::open(service, &self.area, piece);
             }
-            let prepared = Prepared::new(service, &self.area, unit).map_err(Failure::Before)?;
+            let prepared =
+                Prepared::new(service, uffd, &self.area, unit).map_err(Failure::Before)?;
             self.prepared = Some(prepared);
         }
         match &mut self.prepared {

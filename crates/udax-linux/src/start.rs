@@ -1,14 +1,19 @@
 //! Starting a service: the private descriptor table, what goes into it, and the threads.
 
+use crate::catcher::Catcher;
 use crate::engine::{Engine, UnknownEngine};
 use crate::events::Handler;
+use crate::handover::Handover;
 use crate::service::{Service, Table};
+use crate::signals::Signals;
 use crate::sys::errno::Errno;
 use crate::sys::signal::{self, SignalsBlocked};
 use crate::sys::{fd, mem, uffd};
+use crate::userfaultfd::Userfaultfd;
 use crate::watch::Role;
 use linux_raw_sys::general as k;
 use std::fmt;
+use std::os::fd::RawFd;
 use std::sync::{Arc, mpsc};
 use std::thread::Builder;
 
@@ -24,6 +29,8 @@ pub enum StartError {
         /// What can be done about it.
         advice: String,
     },
+    /// No handler of SIGSEGV can be installed, or no memory for it be had.
+    Signals(Errno),
     /// The kernel's userfaultfd lacks something.
     Features {
         /// What it lacks.
@@ -33,8 +40,8 @@ pub enum StartError {
     },
     /// The service's threads could not get a descriptor table of their own.
     DescriptorTable(Errno),
-    /// Descriptors of the program cannot be had by `pidfd_getfd`.
-    Pidfd(Errno),
+    /// Descriptors of the program can be had neither by `pidfd_getfd` nor by a socket.
+    Handover(Errno),
     /// `/proc/self/pagemap` or `/proc/self/mem` cannot be opened.
     Proc(Errno),
     /// A thread could not be started.
@@ -48,6 +55,7 @@ impl fmt::Display for StartError {
             Self::Userfaultfd { errno, advice } => {
                 write!(f, "userfaultfd is refused: {errno}; {advice}")
             }
+            Self::Signals(errno) => write!(f, "SIGSEGV cannot be handled: {errno}"),
             Self::Features { missing, release } => {
                 write!(
                     f,
@@ -57,13 +65,13 @@ impl fmt::Display for StartError {
             Self::DescriptorTable(errno) => {
                 write!(
                     f,
-                    "no descriptor table of our own: {errno}; unshare(CLONE_FILES) and close_range (Linux 5.9) must be allowed"
+                    "no descriptor table of our own: {errno}; close_range with CLOSE_RANGE_UNSHARE (Linux 5.9) must be allowed"
                 )
             }
-            Self::Pidfd(errno) => {
+            Self::Handover(errno) => {
                 write!(
                     f,
-                    "descriptors cannot be shared: {errno}; pidfd_open and pidfd_getfd (Linux 5.6) must be allowed"
+                    "descriptors cannot be handed over: {errno}; pidfd_getfd (Linux 5.6) or sockets of AF_UNIX must be allowed"
                 )
             }
             Self::Proc(errno) => {
@@ -80,6 +88,8 @@ type Answer = Result<Arc<Service>, StartError>;
 
 /// See [`Service::start`].
 pub(crate) fn start(handler: Arc<dyn Handler>) -> Answer {
+    // A thread that finds no memory for its first allocation ends the process.
+    crate::reserve::is_there_room().map_err(StartError::Thread)?;
     // The new threads inherit the mask, and those that they start in turn.
     let _quiet = SignalsBlocked::new();
     let (answer, started) = mpsc::sync_channel(1);
@@ -127,33 +137,36 @@ fn start_others(handler: Arc<dyn Handler>, table: Table) -> Answer {
 /// Gives this thread a table of its own and opens what the service needs.
 fn open_table() -> Result<Table, StartError> {
     private_table().map_err(StartError::DescriptorTable)?;
-    let (uffd, engine) = open_uffd()?;
-    let process = fd::this_process().map_err(StartError::Pidfd)?;
-    // Descriptor 0 is taken as the example; only a program without one may refuse it.
-    match fd::fetch(process, 0) {
-        Ok(example) => fd::close(example),
-        Err(Errno::BADF) => {}
-        Err(errno) => return Err(StartError::Pidfd(errno)),
-    }
+    let (catcher, why_not_better) = open_catcher()?;
+    let handover = Handover::open().map_err(StartError::Handover)?;
     let open = |path| fd::open(path, k::O_RDONLY | k::O_CLOEXEC).map_err(StartError::Proc);
-    let counter = || fd::event_counter().map_err(StartError::DescriptorTable);
+    let traps = open_traps(&catcher);
     Ok(Table {
-        uffd,
-        engine,
-        process,
+        catcher,
+        why_not_better,
+        handover,
         pagemap: open(c"/proc/self/pagemap")?,
         memory: open(c"/proc/self/mem")?,
-        traps: fd::empty_memory(c"udax traps", mem::ADDRESSES).ok(),
-        queued: counter()?,
-        moved: counter()?,
+        maps: open(c"/proc/self/maps")?,
+        traps,
+        zeros: open(c"/dev/zero").ok(),
     })
+}
+
+/// The memory that traps are made of. Its pages are never to be had: with faults by signals nobody is to allow stores there by a call that we do not see.
+fn open_traps(catcher: &Catcher) -> Option<RawFd> {
+    let traps = fd::empty_memory(c"udax traps", mem::ADDRESSES).ok()?;
+    if catcher.engine() == Engine::Signals && fd::forbid_stores(traps).is_err() {
+        fd::close(traps);
+        return None;
+    }
+    Some(traps)
 }
 
 /// A descriptor table for this thread alone, with nothing of the program's in it.
 pub(crate) fn private_table() -> Result<(), Errno> {
-    signal::unshare_descriptors()?;
     // A pipe of the program's that stayed open here would never say end of file to whoever reads it.
-    fd::close_all()?;
+    fd::own_table()?;
     // Nothing of ours may get the numbers 0 to 2: what is printed by accident goes nowhere.
     for _ in 0..3 {
         fd::open(c"/dev/null", k::O_RDWR).or_else(|_| fd::event_counter())?;
@@ -162,9 +175,21 @@ pub(crate) fn private_table() -> Result<(), Errno> {
     Ok(())
 }
 
-/// The best userfaultfd that there is, or the one that is asked for.
-fn open_uffd() -> Result<(i32, Engine), StartError> {
+/// The best that there is, or the one that is asked for; what is in the way of a better one.
+fn open_catcher() -> Result<(Catcher, Option<String>), StartError> {
     let asked = Engine::asked().map_err(StartError::Engine)?;
+    let signals = || Signals::new().map(Catcher::Signals).map_err(StartError::Signals);
+    if asked == Some(Engine::Signals) {
+        return Ok((signals()?, None));
+    }
+    match open_uffd(asked) {
+        Ok(uffd) => Ok((Catcher::Userfaultfd(uffd), None)),
+        Err(why) if asked.is_none() => Ok((signals()?, Some(why.to_string()))),
+        Err(why) => Err(why),
+    }
+}
+
+fn open_uffd(asked: Option<Engine>) -> Result<Userfaultfd, StartError> {
     let (uffd, source) = uffd::open(asked).map_err(|(errno, device)| StartError::Userfaultfd {
         errno,
         advice: advice(errno, device),
@@ -176,7 +201,7 @@ fn open_uffd() -> Result<(i32, Engine), StartError> {
         missing: "remap events or write protection",
         release: fd::read_text(c"/proc/sys/kernel/osrelease").unwrap_or_default(),
     })?;
-    Ok((uffd, source.engine()))
+    Userfaultfd::new(uffd, source.engine()).map_err(StartError::DescriptorTable)
 }
 
 /// What can be done about a refusal: of the system call, and of the device.

@@ -3,11 +3,13 @@
 //! The mapping must not be served (no [`crate::LinuxSpace`] has it), so that nobody else maps anything there.
 
 use crate::area::VmaArea;
+use crate::catcher::Catcher;
 use crate::file::FileHandle;
 use crate::plain;
 use crate::service::Service;
 use crate::sys::errno::Errno;
-use crate::sys::{fd, mem, to_usize, uffd};
+use crate::sys::uffd::Protection;
+use crate::sys::{fd, mem, to_usize};
 use crate::window::{self, Scratch};
 use linux_raw_sys::general as k;
 use udax_core::{PAGE_BYTES, PageIndex, PageRange};
@@ -34,6 +36,7 @@ impl Unsaved {
     pub fn keep(file: &FileHandle, area: &VmaArea, pages: PageRange) -> Result<Self, Errno> {
         let service = file.service();
         service.with_files(|| {
+            let _replacing = service.replace_unserved(&(area.address()..area.end()));
             let laid = window::lay_live(service, area, pages);
             let kept =
                 laid.map_err(window::Failure::errno).and_then(|()| replace(file, area, pages));
@@ -61,8 +64,13 @@ impl Unsaved {
         let service = file.service();
         service.with_files(|| {
             let (address, length_bytes) = area.span(self.pages);
-            let held = uffd::register_stores(service.table.uffd, address, length_bytes)
-                .and_then(|()| service.protect(address, length_bytes, uffd::Protection::Stores));
+            let _replacing = service.replace_unserved(&(area.address()..area.end()));
+            let held = match service.catcher() {
+                Catcher::Userfaultfd(uffd) => uffd
+                    .register_stores(address, length_bytes)
+                    .and_then(|()| uffd.protect(address, length_bytes, Protection::Stores)),
+                Catcher::Signals(_) => plain::forbid_stores(area, address, length_bytes),
+            };
             if let Err(errno) = held {
                 return Err((self, errno));
             }
@@ -81,8 +89,11 @@ impl Unsaved {
             }
             let left = PageRange::between(at, self.pages.end);
             let (from, bytes) = area.span(left);
-            if !left.is_empty() && service.protect(from, bytes, uffd::Protection::Nothing).is_err()
-            {
+            let let_go = || match service.catcher() {
+                Catcher::Userfaultfd(uffd) => uffd.protect(from, bytes, Protection::Nothing),
+                Catcher::Signals(_) => plain::allow_stores(area, from, bytes),
+            };
+            if !left.is_empty() && let_go().is_err() {
                 crate::service::die("pages that are kept in memory cannot be stored to again");
             }
             wake(service, area, self.pages);
@@ -119,7 +130,9 @@ impl Unsaved {
 
 fn wake(service: &Service, area: &VmaArea, pages: PageRange) {
     let (address, length_bytes) = area.span(pages);
-    uffd::wake(service.table.uffd, address, length_bytes);
+    if let Catcher::Userfaultfd(uffd) = service.catcher() {
+        uffd.wake(address, length_bytes);
+    }
 }
 
 fn read_memory(service: &Service, address: usize) -> Result<[u8; mem::PAGE], Errno> {

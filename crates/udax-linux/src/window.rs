@@ -4,11 +4,13 @@
 //! another thread would land in a private page of its own and be lost. Moved as a whole, it appears protected.
 
 use crate::area::VmaArea;
+use crate::catcher::Catcher;
+use crate::guarded;
 use crate::service::Service;
 use crate::sys::errno::Errno;
 use crate::sys::{mem, uffd};
+use crate::userfaultfd::Userfaultfd;
 use linux_raw_sys::general as k;
-use std::os::fd::RawFd;
 use udax_core::PageRange;
 
 /// Why a range could not be replaced.
@@ -96,14 +98,19 @@ impl Drop for Scratch {
     }
 }
 
-/// Reports faults of a range from now on, and keeps it from children: one would get unregistered memory.
-fn arm(uffd: RawFd, address: usize, length_bytes: usize) -> Result<(), Errno> {
+/// Keeps a range of ours from children, where nobody would serve it.
+pub(crate) fn keep_from_children(address: usize, length_bytes: usize) -> Result<(), Errno> {
     // mlockall(MCL_FUTURE) locks every new mapping, and the kernel fills locked memory by itself. Here it could not, once it is
     // registered; but nothing is to depend on how it fails.
     mem::munlock(address, length_bytes)?;
-    uffd::register(uffd, address, length_bytes)?;
     // SAFETY: this advice changes no contents.
     unsafe { mem::madvise(address, length_bytes, k::MADV_DONTFORK) }
+}
+
+/// Reports faults of a range from now on.
+fn arm(uffd: &Userfaultfd, address: usize, length_bytes: usize) -> Result<(), Errno> {
+    keep_from_children(address, length_bytes)?;
+    uffd.register(address, length_bytes)
 }
 
 /// Maps what a trap at `target` is made of, without rights, over `address`.
@@ -114,7 +121,7 @@ fn arm(uffd: RawFd, address: usize, length_bytes: usize) -> Result<(), Errno> {
 ///
 /// # Safety
 /// 1. Whatever lies in the range is the caller's to replace.
-unsafe fn map_trap(
+pub(crate) unsafe fn map_trap(
     service: &Service,
     target: usize,
     address: usize,
@@ -132,31 +139,43 @@ unsafe fn map_trap(
 
 /// Lays a trap over `range`, where no other thread can be yet. On a service thread.
 pub(crate) fn lay(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Failure> {
+    let uffd = match service.catcher() {
+        Catcher::Userfaultfd(uffd) => uffd,
+        Catcher::Signals(_) => return guarded::lay(service, area, range),
+    };
     let (address, length_bytes) = area.span(range);
     // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
     unsafe { map_trap(service, address, address, length_bytes) }.map_err(Failure::Halfway)?;
-    arm(service.table.uffd, address, length_bytes).map_err(Failure::Halfway)?;
+    arm(uffd, address, length_bytes).map_err(Failure::Halfway)?;
     // SAFETY: the range is of a VmaArea, and it gets the rights the program gave it.
     unsafe { mem::mprotect(address, length_bytes, area.prot().raw()) }.map_err(Failure::Halfway)
 }
 
 /// Puts a trap over `range`, at once for every other thread. On a service thread.
 pub(crate) fn lay_live(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Failure> {
+    let uffd = match service.catcher() {
+        Catcher::Userfaultfd(uffd) => uffd,
+        Catcher::Signals(_) => return guarded::lay(service, area, range),
+    };
     let (address, length_bytes) = area.span(range);
     let scratch = Scratch::new(address, length_bytes).map_err(Failure::Before)?;
     // SAFETY: 1: the scratch is our own.
     unsafe { map_trap(service, address, scratch.address, length_bytes) }
         .map_err(Failure::Before)?;
-    arm(service.table.uffd, scratch.address, length_bytes).map_err(Failure::Before)?;
+    arm(uffd, scratch.address, length_bytes).map_err(Failure::Before)?;
     scratch.allow(area.prot().raw()).map_err(Failure::Before)?;
     // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
     unsafe { scratch.move_over(service, address) }
 }
 
-/// Puts a window of write-protected zero pages over `range`, at once for every other thread. On a service thread.
+/// Puts a window of zero pages that cannot be stored to over `range`, at once for every other thread. On a service thread.
 pub(crate) fn open(service: &Service, area: &VmaArea, range: PageRange) -> Result<(), Failure> {
+    let uffd = match service.catcher() {
+        Catcher::Userfaultfd(uffd) => uffd,
+        Catcher::Signals(_) => return guarded::open(service, area, range),
+    };
     let (address, length_bytes) = area.span(range);
-    let scratch = prepare(service, area, address, length_bytes).map_err(Failure::Before)?;
+    let scratch = prepare(service, uffd, area, address, length_bytes).map_err(Failure::Before)?;
     // SAFETY: 1: the range is of a VmaArea, so it may be mapped anew.
     unsafe { scratch.move_over(service, address) }
 }
@@ -172,9 +191,14 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// For the 2 MiB that lie at `unit` of `area`, all of it inside. On a service thread.
-    pub(crate) fn new(service: &Service, area: &VmaArea, unit: PageRange) -> Result<Self, Errno> {
+    pub(crate) fn new(
+        service: &Service,
+        uffd: &Userfaultfd,
+        area: &VmaArea,
+        unit: PageRange,
+    ) -> Result<Self, Errno> {
         let (address, length_bytes) = area.span(unit);
-        let scratch = prepare(service, area, address, length_bytes)?;
+        let scratch = prepare(service, uffd, area, address, length_bytes)?;
         let made = Self {
             unit,
             base: scratch.address,
@@ -225,6 +249,7 @@ impl Drop for Prepared {
 /// A window for `target`, elsewhere.
 fn prepare(
     service: &Service,
+    uffd: &Userfaultfd,
     area: &VmaArea,
     target: usize,
     length_bytes: usize,
@@ -237,8 +262,8 @@ fn prepare(
     mem::munlock(scratch.address, length_bytes)?;
     scratch.allow(mem::PROT_READ)?;
     scratch.advise(k::MADV_POPULATE_READ)?;
-    arm(service.table.uffd, scratch.address, length_bytes)?;
-    service.protect(scratch.address, length_bytes, uffd::Protection::Stores)?;
+    arm(uffd, scratch.address, length_bytes)?;
+    uffd.protect(scratch.address, length_bytes, uffd::Protection::Stores)?;
     if area.prot().raw() != mem::PROT_READ {
         scratch.allow(area.prot().raw())?;
     }

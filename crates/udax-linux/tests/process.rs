@@ -167,7 +167,7 @@ fn a_read_lease_is_broken_by_a_writer_only() {
 fn the_machine_says_what_it_can_do() {
     let found = probe();
     assert!(!found.kernel_release.is_empty());
-    assert_eq!(found.usable().is_ok(), service().is_some(), "{found:?}");
+    assert_eq!(found.engine().is_ok(), service().is_some(), "{found:?}");
     let all = descriptors();
     assert!(all.iter().all(|line| !line.contains("userfaultfd")), "{all:#?}");
 }

@@ -3,9 +3,10 @@
 //! Settings come in the environment, from `udax run`: `UDAX_STATS` (see `report`), `UDAX_TRACE` (a file for trace events) and
 //! `UDAX_EXCLUSIVE` (`1`: the user's promise that nobody else writes the files).
 
-use crate::{process, real, report, state};
+use crate::{process, real, report, signals, state};
 use std::env::var_os;
 use std::path::PathBuf;
+use udax::Engine;
 use udax::program::{Program, Settings};
 
 /// Called by the dynamic linker once libc is ready, before the program's own code.
@@ -25,6 +26,9 @@ extern "C" fn begin() {
         exclusive: var_os("UDAX_EXCLUSIVE").is_some_and(|value| value == "1"),
         trace: var_os("UDAX_TRACE").filter(|path| !path.is_empty()).map(PathBuf::from),
     };
+    if Engine::expected() == Engine::Signals {
+        signals::keep_ours();
+    }
     report::prepare(var_os("UDAX_STATS"));
     let program = Program::new(state::native(), settings);
     program.snapshot_inherited();

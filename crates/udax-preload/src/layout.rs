@@ -1,9 +1,10 @@
 //! Calls that change where a file has storage, or how long it is: the whole file is mapped plainly over the call.
 
+use crate::buffers::{is_needed, ready};
 use crate::contents::over;
-use crate::{real, state};
+use crate::{peek, real, state};
 use libc::{c_int, c_ulong, c_void, off_t};
-use udax::program::FileCall;
+use udax::program::{Access, FileCall};
 
 /// Announces a change of layout; what it answers is to be kept over the call.
 pub(crate) fn hold(fd: c_int) -> Option<FileCall> {
@@ -98,9 +99,45 @@ pub(crate) unsafe extern "C-unwind" fn ioctl(
     request: c_ulong,
     argument: *mut c_void,
 ) -> c_int {
+    if registers_memory(request) {
+        leave_registered(argument);
+    }
     let held = if changes_layout(request) { hold(fd) } else { None };
-    // SAFETY: the program's own arguments.
-    over(held, || unsafe { real::ioctl(fd, request, argument) })
+    let call = || {
+        // SAFETY: the program's own arguments.
+        unsafe { real::ioctl(fd, request, argument) }
+    };
+    over(held, || ready(&copied_from(request, argument), Access::Read, call))
+}
+
+/// Whether an ioctl is `UFFDIO_REGISTER`: memory whose faults the program is to serve itself.
+pub(crate) fn registers_memory(request: c_ulong) -> bool {
+    const REGISTER: [u8; 4] = [0x00, 0xaa, 32, 0xc0];
+    request.to_le_bytes()[..4] == REGISTER
+}
+
+/// The memory that an ioctl which is `UFFDIO_COPY` copies from.
+pub(crate) fn copied_from(request: c_ulong, argument: *mut c_void) -> Vec<(usize, usize)> {
+    const COPY: [u8; 4] = [0x03, 0xaa, 40, 0xc0];
+    if request.to_le_bytes()[..4] != COPY || !is_needed() {
+        return Vec::new();
+    }
+    let copy = peek::one::<[u64; 3]>(argument.cast());
+    let range = copy.map(|[_, from, length_bytes]| (from.try_into(), length_bytes.try_into()));
+    match range {
+        Some((Ok(from), Ok(length_bytes))) => vec![(from, length_bytes)],
+        Some(_) | None => Vec::new(),
+    }
+}
+
+/// Before it: a mapping can have one userfaultfd, and it is to be the program's.
+pub(crate) fn leave_registered(argument: *mut c_void) {
+    if let (true, Some([start, length_bytes])) =
+        (state::any_file_mapped(), peek::one::<[u64; 2]>(argument.cast()))
+        && let (Ok(start), Ok(length_bytes)) = (start.try_into(), length_bytes.try_into())
+    {
+        state::ask(|program| program.leave_to_program(start, length_bytes));
+    }
 }
 
 /// Whether an ioctl may change a file's storage: those of the file systems that pass a structure in. FIEMAP does too, and only asks.
@@ -117,7 +154,7 @@ pub(crate) fn changes_layout(request: c_ulong) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::changes_layout;
+    use super::{changes_layout, registers_memory};
 
     #[test]
     fn cloning_changes_layout() {
@@ -126,6 +163,13 @@ mod tests {
         assert!(changes_layout(0xc018_9436), "FIDEDUPERANGE");
         assert!(changes_layout(0x4008_6602), "FS_IOC_SETFLAGS");
         assert!(changes_layout(0x4030_5839), "XFS_IOC_ZERO_RANGE");
+    }
+
+    #[test]
+    fn registering_with_a_userfaultfd_is_noticed() {
+        assert!(registers_memory(0xc020_aa00) && registers_memory(0xffff_ffff_c020_aa00));
+        assert!(!registers_memory(0x8010_aa01), "UFFDIO_UNREGISTER");
+        assert!(!registers_memory(0xc018_aa3f), "UFFDIO_API");
     }
 
     #[test]

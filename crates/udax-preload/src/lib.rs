@@ -31,6 +31,7 @@ mod real;
 mod receive;
 mod report;
 mod send;
+mod signals;
 mod spawn;
 mod state;
 mod stdio;

@@ -36,6 +36,21 @@ pub(crate) fn many<T: Copy>(address: *const T, count: usize) -> Option<Vec<T>> {
     Some(values)
 }
 
+/// Copies 64 bits, without memory of our own: signal handlers may come here.
+pub(crate) fn word(address: *const u64) -> Option<u64> {
+    let mut value = 0_u64;
+    let bytes = size_of::<u64>();
+    let into = iovec { iov_base: (&raw mut value).cast(), iov_len: bytes };
+    let from = iovec { iov_base: address.cast_mut().cast::<c_void>(), iov_len: bytes };
+    // SAFETY: no argument.
+    let this_process = unsafe { libc::getpid() };
+    let copied = ready(&[(address.addr(), bytes)], Access::Read, || {
+        // SAFETY: `into` is a value of that many bytes, and the kernel checks `from`.
+        unsafe { real::process_vm_readv(this_process, &raw const into, 1, &raw const from, 1, 0) }
+    });
+    (usize::try_from(copied) == Ok(bytes)).then_some(value)
+}
+
 /// Copies one value; see [`many`].
 pub(crate) fn one<T: Copy>(address: *const T) -> Option<T> {
     many(address, 1)?.pop()

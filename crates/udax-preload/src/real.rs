@@ -6,7 +6,7 @@ use crate::errno;
 use libc::{
     FILE, aiocb, c_char, c_int, c_long, c_uint, c_ulong, c_void, epoll_event, iovec, loff_t,
     mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
-    sigevent, size_t, sockaddr, socklen_t, ssize_t, stack_t, timespec,
+    sigevent, sighandler_t, size_t, sockaddr, socklen_t, ssize_t, stack_t, timespec,
 };
 use std::ffi::CStr;
 use std::ptr;
@@ -113,6 +113,22 @@ real! {
     ppoll = PPOLL c"ppoll" (polled: *mut pollfd, count: nfds_t, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
     epoll_wait = EPOLL_WAIT c"epoll_wait" (epoll: c_int, into: *mut epoll_event, count: c_int, timeout: c_int) -> c_int, or -1;
     epoll_pwait = EPOLL_PWAIT c"epoll_pwait" (epoll: c_int, into: *mut epoll_event, count: c_int, timeout: c_int, mask: *const c_void) -> c_int, or -1;
+    // Signals.
+    sigaction = SIGACTION c"sigaction" (number: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int, or -1;
+    signal = SIGNAL c"signal" (number: c_int, handler: sighandler_t) -> sighandler_t, or libc::SIG_ERR;
+    sysv_signal = SYSV_SIGNAL c"__sysv_signal" (number: c_int, handler: sighandler_t) -> sighandler_t, or libc::SIG_ERR;
+    sigset = SIGSET c"sigset" (number: c_int, handler: sighandler_t) -> sighandler_t, or libc::SIG_ERR;
+    sigignore = SIGIGNORE c"sigignore" (number: c_int) -> c_int, or -1;
+    sighold = SIGHOLD c"sighold" (number: c_int) -> c_int, or -1;
+    sigrelse = SIGRELSE c"sigrelse" (number: c_int) -> c_int, or -1;
+    sigblock = SIGBLOCK c"sigblock" (mask: c_int) -> c_int, or -1;
+    sigsetmask = SIGSETMASK c"sigsetmask" (mask: c_int) -> c_int, or -1;
+    sigprocmask = SIGPROCMASK c"sigprocmask" (how: c_int, new: *const c_void, old: *mut c_void) -> c_int, or -1;
+    pthread_sigmask = PTHREAD_SIGMASK c"pthread_sigmask" (how: c_int, new: *const c_void, old: *mut c_void) -> c_int, or libc::ENOSYS;
+    sigpending = SIGPENDING c"sigpending" (set: *mut c_void) -> c_int, or -1;
+    sigsuspend = SIGSUSPEND c"sigsuspend" (mask: *const c_void) -> c_int, or -1;
+    pselect = PSELECT c"pselect" (count: c_int, to_read: *mut c_void, to_write: *mut c_void, exceptional: *mut c_void, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
+    epoll_pwait2 = EPOLL_PWAIT2 c"epoll_pwait2" (epoll: c_int, into: *mut epoll_event, count: c_int, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
     sigaltstack = SIGALTSTACK c"sigaltstack" (new: *const stack_t, old: *mut stack_t) -> c_int, or -1;
     fread = FREAD c"fread" (into: *mut c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t, or 0;
     fread_unlocked = FREAD_UNLOCKED c"fread_unlocked" (into: *mut c_void, size: size_t, count: size_t, stream: *mut FILE) -> size_t, or 0;

@@ -1,6 +1,7 @@
 //! Calls that write structures into the program's memory: it is made ready for them.
 
 use crate::buffers::{is_needed, prepare, ready};
+use crate::signals::with_mask;
 use crate::{memory, peek, real};
 use libc::{
     c_char, c_int, c_uint, c_void, epoll_event, nfds_t, pollfd, size_t, ssize_t, stack_t, timespec,
@@ -205,8 +206,10 @@ pub(crate) unsafe extern "C-unwind" fn ppoll(
     mask: *const c_void,
 ) -> c_int {
     let memory = [(polled.addr(), bytes_of::<pollfd>(count))];
-    // SAFETY: the program's own arguments.
-    ready(&memory, Access::Write, || unsafe { real::ppoll(polled, count, timeout, mask) })
+    with_mask(mask, |mask| {
+        // SAFETY: the program's own arguments.
+        ready(&memory, Access::Write, || unsafe { real::ppoll(polled, count, timeout, mask) })
+    })
 }
 
 /// epoll_wait(2).
@@ -238,9 +241,32 @@ pub(crate) unsafe extern "C-unwind" fn epoll_pwait(
     mask: *const c_void,
 ) -> c_int {
     let memory = [(into.addr(), bytes_of::<epoll_event>(count))];
-    // SAFETY: the program's own arguments.
-    ready(&memory, Access::Write, || unsafe {
-        real::epoll_pwait(epoll, into, count, timeout, mask)
+    with_mask(mask, |mask| {
+        // SAFETY: the program's own arguments.
+        ready(&memory, Access::Write, || unsafe {
+            real::epoll_pwait(epoll, into, count, timeout, mask)
+        })
+    })
+}
+
+/// epoll_pwait2(2).
+///
+/// # Safety
+/// As the system call.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn epoll_pwait2(
+    epoll: c_int,
+    into: *mut epoll_event,
+    count: c_int,
+    timeout: *const timespec,
+    mask: *const c_void,
+) -> c_int {
+    let memory = [(into.addr(), bytes_of::<epoll_event>(count))];
+    with_mask(mask, |mask| {
+        // SAFETY: the program's own arguments.
+        ready(&memory, Access::Write, || unsafe {
+            real::epoll_pwait2(epoll, into, count, timeout, mask)
+        })
     })
 }
 

@@ -2,7 +2,9 @@
 
 use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
-use crate::{asynchronous, descriptors, layout, locking, memory, messages, peek, process, real};
+use crate::{
+    asynchronous, descriptors, layout, locking, memory, messages, peek, process, real, signals,
+};
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
 use udax::program::Access;
@@ -135,6 +137,10 @@ fn contents_call(call: Call) -> Option<c_long> {
             hold(call.int(2), Place::of_pointer(call.pointer(3)), length)
         }
         libc::SYS_ftruncate | libc::SYS_fallocate => layout::hold(fd),
+        libc::SYS_ioctl if layout::registers_memory(from.cast_unsigned() as c_ulong) => {
+            layout::leave_registered(call.pointer(2));
+            None
+        }
         libc::SYS_ioctl if layout::changes_layout(from.cast_unsigned() as c_ulong) => {
             layout::hold(fd)
         }
@@ -168,6 +174,10 @@ fn memory_for_call(call: Call) -> Option<c_long> {
     let answer = match call.number {
         libc::SYS_read | libc::SYS_pread64 | libc::SYS_recvfrom => {
             ready(&at_second, Access::Write, pass)
+        }
+        libc::SYS_ioctl => {
+            let request = call.arguments[1].cast_unsigned() as c_ulong;
+            ready(&layout::copied_from(request, call.pointer(2)), Access::Read, pass)
         }
         libc::SYS_sendto => ready(&at_second, Access::Read, pass),
         libc::SYS_getrandom => ready(&[(call.size(0), call.size(1))], Access::Write, pass),
@@ -249,6 +259,17 @@ fn process_call(call: Call) -> Option<c_long> {
         libc::SYS_io_uring_setup | libc::SYS_io_setup => {
             asynchronous::before_queue();
             call.pass()
+        }
+        libc::SYS_rt_sigprocmask => {
+            let [a, .., d, e, f] = call.arguments;
+            signals::mask(call.int(0), call.pointer(1), call.pointer(2), |new, old| {
+                let [new, old] = [new.expose_provenance(), old.expose_provenance()];
+                let [new, old] = [new, old].map(|at| at.cast_signed() as c_long);
+                let changed = Call { arguments: [a, new, old, d, e, f], ..call };
+                // It answers 0 or -1.
+                if changed.pass() == 0 { 0 } else { -1 }
+            })
+            .into()
         }
         _ => return None,
     })

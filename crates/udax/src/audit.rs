@@ -20,6 +20,7 @@ impl Runtime {
     /// Looks through the windows of some regions, and writes what should not be there to the file.
     pub(crate) fn audit<'r>(&self, regions: impl Iterator<Item = &'r Region>) {
         for region in regions.filter(|region| region.vma.sharing == Sharing::Shared) {
+            region.vma.space.forget_strangers(region.vma.pages);
             for pages in region.vma.space.audit().unwrap_or_default() {
                 for index in pages.start.0..pages.end.0 {
                     rescue(region, PageIndex(index));

@@ -55,8 +55,14 @@ pub(crate) fn name_of(fd: i32) -> String {
 /// `except` is left out: the mapping that is about to be served.
 pub(crate) fn mapped_shared(service: &Service, ino: u64, except: &Range<usize>) -> Vec<PageRange> {
     let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
-    let maps = String::from_utf8_lossy(&maps);
-    maps.lines().filter_map(|line| shared_pages(line, ino, except)).collect()
+    // Few lines of thousands have the number in them at all.
+    let number = format!(" {ino} ");
+    let lines = maps.split(|&byte| byte == b'\n').filter(|line| contains(line, number.as_bytes()));
+    lines.filter_map(|line| shared_pages(&String::from_utf8_lossy(line), ino, except)).collect()
+}
+
+fn contains(line: &[u8], word: &[u8]) -> bool {
+    line.windows(word.len()).any(|part| part == word)
 }
 
 /// Whether this process has less than half of the mappings that the kernel allows.

@@ -1,5 +1,6 @@
 //! Which mappings are worth serving, and why the others are passed through.
 
+use rustix::process::{Resource, getrlimit};
 use udax_core::{IoError, PMD_BYTES};
 use udax_host::HostKind;
 use udax_linux::{Errno, FileInfo, LeaseRefused, VmaArea};
@@ -15,6 +16,8 @@ pub(crate) enum Refusal {
     Descriptor(Errno),
     /// Not a regular file of a supported file system.
     Filesystem,
+    /// The process may have so much address space or data and no more: what serving takes of that would be missing to the program.
+    Limited,
     /// Executable memory.
     Executable,
     /// Less than 2 MiB.
@@ -31,6 +34,8 @@ pub(crate) enum Refusal {
     SharedDescriptor,
     /// It is served already, through a descriptor with another access mode.
     OtherAccess,
+    /// As many are served as may be.
+    TooManyFiles,
     /// A thread of this process is writing the file through a system call right now.
     WriteUnderWay,
     /// Looking for holes failed.
@@ -47,6 +52,7 @@ impl Refusal {
             Self::NoEngine(_) => "userfaultfd is refused",
             Self::Descriptor(_) => "the descriptor cannot be looked at",
             Self::Filesystem => "not a regular file of ext2/3/4, XFS, btrfs or tmpfs",
+            Self::Limited => "the process has a limit of address space or data",
             Self::Executable => "executable",
             Self::Small => "smaller than 2 MiB",
             Self::NotSparse => "not sparse",
@@ -55,6 +61,7 @@ impl Refusal {
             Self::Lease(_) => "no lease: others have it open, or it is another user's",
             Self::SharedDescriptor => "its descriptor may be shared with another process",
             Self::OtherAccess => "served through a descriptor with another access mode",
+            Self::TooManyFiles => "a thousand files are served already",
             Self::WriteUnderWay => "a write to it was under way",
             Self::Survey(_) => "looking for holes failed",
             Self::NoTraps(_) => "the kernel refused the memory",
@@ -72,6 +79,7 @@ impl std::fmt::Display for Refusal {
             Self::Survey(cause) => write!(f, ": {cause}"),
             Self::Closed
             | Self::Filesystem
+            | Self::Limited
             | Self::Executable
             | Self::Small
             | Self::NotSparse
@@ -79,6 +87,7 @@ impl std::fmt::Display for Refusal {
             | Self::CannotProbe
             | Self::SharedDescriptor
             | Self::OtherAccess
+            | Self::TooManyFiles
             | Self::WriteUnderWay => Ok(()),
         }
     }
@@ -96,6 +105,11 @@ pub(crate) fn mapping(area: &VmaArea, info: &FileInfo) -> Result<(), Refusal> {
     let length = (area.end() - area.address()) as u64;
     if length < PMD_BYTES || info.size_bytes < PMD_BYTES {
         return Err(Refusal::Small);
+    }
+    // Windows are memory of the process, and our threads have stacks.
+    let is_limited = |resource| getrlimit(resource).current.is_some();
+    if is_limited(Resource::As) || is_limited(Resource::Data) {
+        return Err(Refusal::Limited);
     }
     // Storage past the end of the file makes this err on the side of the plain mapping.
     if info.size_bytes.saturating_sub(info.blocks_bytes) < PMD_BYTES {

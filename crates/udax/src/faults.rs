@@ -11,7 +11,7 @@ use std::time::Duration;
 use udax_core::{Fault, Order, PMD_PAGES, PageIndex, PageRange, Sharing};
 use udax_host::HostKind;
 use udax_linux::inject::{self, Point};
-use udax_linux::{Access, Cause, FaultEvent, InPlace, RunState, at_work};
+use udax_linux::{Access, Cause, Engine, FaultEvent, InPlace, RunState, Verdict, at_work};
 
 /// Runs that a process may have before VMAs go plain as a whole; from half of them on 2 MiB that are holes in part go plain. Each costs up to
 /// two mappings of the kernel's, of which a process may have 65,530 by default.
@@ -27,25 +27,34 @@ const AROUND_PAGES: u64 = 32 * PMD_PAGES;
 
 impl State {
     /// Serves a fault. On `udax-fault`.
-    pub(crate) fn serve_fault(&self, event: FaultEvent) {
+    pub(crate) fn serve_fault(&self, event: FaultEvent) -> Verdict {
         let regions = self.regions();
-        // None: the program has unmapped it meanwhile. The retry gets the kernel's own answer.
-        let Some(region) = regions.at(event.address) else { return };
-        region.file.count_fault();
+        // None: the program has unmapped it meanwhile, or it has become plain for good. The retry gets the kernel's own answer.
+        let Some(region) = regions.at(event.address) else { return Verdict::Free };
         let space = &region.vma.space;
-        let page = space.area().page_of(event.address).unwrap_or(region.vma.pages.start);
+        let area = space.area();
+        let Some(index) = area.page_of(event.address) else { return Verdict::Free };
+        // A userfaultfd does not tell of what the kernel refuses.
+        if !area.prot().allows(event.access) {
+            return Verdict::NotOurs;
+        }
         let operation = match event.access {
             Access::Read => "a load",
             Access::Write => "a store",
         };
-        let _at_work = at_work(operation, &region.file.name, PageRange::new(page, 1));
+        let _at_work = at_work(operation, &region.file.name, PageRange::new(index, 1));
         inject::pass(Point::FaultThread);
         inject::stop_here();
-        if space.serve_in_place(event) == InPlace::Served {
-            region.file.settle_overflow();
-            return;
+        region.file.count_fault();
+        match space.serve_in_place(event) {
+            InPlace::Free => return Verdict::Free,
+            InPlace::Served => region.file.settle_overflow(),
+            InPlace::NeedsEngine => self.serve_by_engine(region, index, event),
         }
-        let Some(index) = space.area().page_of(event.address) else { return };
+        Verdict::Served
+    }
+
+    fn serve_by_engine(&self, region: &Region, index: PageIndex, event: FaultEvent) {
         if region.file.handle.service().runs() > RUN_LIMIT {
             make_plain(region, region.vma.pages);
             return;
@@ -145,7 +154,10 @@ fn serve(region: &Region, index: PageIndex, event: FaultEvent) -> u64 {
         udax_core::Access::Read => in_hole_behind(region, index, behind + PMD_PAGES - 1),
         udax_core::Access::Write => 0,
     };
-    let translation_present = event.cause == Cause::WriteProtected;
+    // A signal does not tell what was in the way.
+    let translation_present = event.cause == Cause::WriteProtected
+        || region.file.handle.service().engine() == Engine::Signals
+            && vma.space.state_of(index) == RunState::Zero;
     let fault = Fault { translation_present, ahead, ..Fault::new(vma, index, access) };
     inject::pass(Point::Engine);
     let outcome = region.file.mapping.fault(&fault);

@@ -60,8 +60,11 @@ impl State {
     /// On `udax-file`, the only thread that looks for holes.
     fn look(&self, file: &Arc<ServedFile>) {
         let mut cool = self.cool(file);
-        // Each piece of data that is shown again may be a mapping more.
-        if !cool.is_empty() && !crate::descriptors::has_room_for_mappings(file.handle.service()) {
+        // Each piece of data that is shown again may be a mapping more. And what the program has put in the place of a mapping gets no traps.
+        let gives_back = cool.is_empty()
+            || crate::descriptors::has_room_for_mappings(file.handle.service())
+                && self.shows_the_file(file, &cool);
+        if !gives_back {
             file.opened().clear();
             cool.clear();
         }
@@ -108,6 +111,12 @@ impl State {
             }
         }
         looked.cool
+    }
+
+    fn shows_the_file(&self, file: &ServedFile, ranges: &[PageRange]) -> bool {
+        // Not with the registry held, as the look takes its time.
+        let vmas: Vec<Arc<Vma>> = shared_vmas(&self.regions(), file).cloned().collect();
+        vmas.iter().all(|vma| vma.space.shows_the_file(ranges))
     }
 
     fn give_back(&self, file: &Arc<ServedFile>, range: PageRange) {

@@ -11,8 +11,12 @@ const SLOTS: usize = 1024;
 
 static WRITERS: [AtomicU32; SLOTS] = [const { AtomicU32::new(0) }; SLOTS];
 
+const fn slot_number(fd: i32) -> usize {
+    fd.unsigned_abs() as usize % SLOTS
+}
+
 fn slot(fd: i32) -> &'static AtomicU32 {
-    &WRITERS[fd.unsigned_abs() as usize % SLOTS]
+    &WRITERS[slot_number(fd)]
 }
 
 /// A write is under way on the descriptor while this lives.
@@ -36,6 +40,11 @@ impl Drop for Writing {
 
 /// Whether a system call may be writing the file right now.
 pub(crate) fn is_written(service: &Service, key: FileKey) -> bool {
+    // The slots first: the file is registered, so who publishes later sees that. As a rule nobody writes, and a program may have thousands of files open.
+    let busy: Vec<bool> = WRITERS.iter().map(|slot| slot.load(Ordering::SeqCst) != 0).collect();
+    if !busy.contains(&true) {
+        return false;
+    }
     let open = service.with_descriptors(crate::descriptors::open_files);
-    open.iter().any(|file| file.key == key && slot(file.fd).load(Ordering::SeqCst) != 0)
+    open.iter().any(|file| file.key == key && busy[slot_number(file.fd)])
 }

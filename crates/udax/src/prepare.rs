@@ -1,4 +1,4 @@
-//! Memory that is given to a system call, where the kernel's own faults are not served ([`Engine::UserfaultfdUser`](udax_linux::Engine)): what the call
+//! Memory that is given to a system call, where the kernel's own faults are not served ([`Engine::serves_the_kernel`]): what the call
 //! touches is made ready for it before, by faults that nobody has taken.
 
 use crate::process::runtime;
@@ -7,7 +7,7 @@ use crate::runtime::Runtime;
 use std::ops::Range;
 use std::sync::RwLockReadGuard;
 use udax_core::{Order, PAGE_BYTES, PageIndex, Sharing};
-use udax_linux::{Access, Cause, FaultEvent, RunState, SignalsBlocked};
+use udax_linux::{Access, Cause, Engine, FaultEvent, RunState, SignalsBlocked};
 
 /// What was made ready stays so while this lives, unless its file ceases to be served meanwhile, or another of its mappings is unmapped.
 #[derive(Debug)]
@@ -64,9 +64,14 @@ impl Runtime {
             && self.running().is_some_and(|service| !service.engine().serves_the_kernel())
     }
 
+    /// Whether any of `addresses` may have to be. No lock is taken.
+    pub(crate) fn may_prepare(&self, addresses: &Range<usize>) -> bool {
+        self.prepares() && self.running().is_some_and(|service| service.may_serve(addresses))
+    }
+
     /// Makes what is served of `addresses` ready for a system call that accesses it. `None` if nothing is, or if the kernel needs no help.
     pub(crate) fn prepare(&self, addresses: Range<usize>, access: Access) -> Option<Prepared<'_>> {
-        if !self.prepares() || !self.state.may_serve(&addresses) {
+        if !self.may_prepare(&addresses) {
             return None;
         }
         let service = self.running()?;
@@ -75,6 +80,13 @@ impl Runtime {
         // Before the look: what is found ready is not taken back.
         let prepared = Prepared { _no_giving_back: self.state.while_syncing()? };
         let mut rest = addresses;
+        if self.first_unready(&rest, access).is_some() {
+            // A fault that nobody has taken tells nothing of what lies there.
+            let regions = self.state.regions();
+            regions.over(&rest).for_each(|region| {
+                region.vma.space.forget_strangers(pages_within(region.area(), &rest));
+            });
+        }
         // With no lock held but that: who serves the fault takes them.
         while let Some(unready) = self.first_unready(&rest, access) {
             match unready {
@@ -105,22 +117,20 @@ const PAGE: usize = 1 << udax_core::PAGE_SHIFT;
 
 fn unready_in(region: &Region, addresses: &Range<usize>, access: Access) -> Option<Unready> {
     let area = region.area();
-    let is_allowed = match access {
-        Access::Read => area.prot().can_read(),
-        Access::Write => area.prot().can_write(),
-    };
-    if !is_allowed {
+    if !area.prot().allows(access) {
         // The kernel's own EFAULT is right.
         return None;
     }
     let pages = pages_within(area, addresses);
+    let is_private = region.vma.sharing == Sharing::Private;
+    let kernel_copies = is_private && region.file.handle.service().engine() == Engine::Signals;
     let is_unready = |state| match access {
-        Access::Read => state == RunState::Trap,
-        Access::Write => state != RunState::Plain,
+        Access::Write if !kernel_copies => state != RunState::Plain,
+        Access::Read | Access::Write => state == RunState::Trap,
     };
     let run = region.vma.space.first_run(pages, is_unready)?;
     let address = area.address_of(run.pages.start);
-    if access == Access::Write && region.vma.sharing == Sharing::Private {
+    if access == Access::Write && is_private && !kernel_copies {
         let unit = udax_core::PageRange::unit(run.pages.start, Order::Pmd);
         let unit = unit.intersect(region.vma.pages);
         let last = PageIndex(unit.end.0 - 1);

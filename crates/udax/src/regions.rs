@@ -44,12 +44,15 @@ impl Region {
         self.area().address()..self.area().end()
     }
 
-    /// Takes the region out of its file's mapping and gives the space back. The registry is held exclusively, so nobody else
-    /// can have the VMA any more.
-    pub(crate) fn detach(self) -> Option<(Arc<ServedFile>, LinuxSpace)> {
+    /// Takes the region out of its file's mapping and gives the space back. The registry is held exclusively; who looks at the VMA all the same, as who gives
+    /// back does, is left with one of no pages.
+    pub(crate) fn detach(self) -> (Arc<ServedFile>, LinuxSpace) {
         self.file.mapping.detach(&self.vma);
-        let vma = Arc::try_unwrap(self.vma).ok()?;
-        Some((self.file, vma.space))
+        let space = match Arc::try_unwrap(self.vma) {
+            Ok(vma) => vma.space,
+            Err(looked_at) => looked_at.space.take(),
+        };
+        (self.file, space)
     }
 }
 
@@ -113,8 +116,7 @@ impl Regions {
             taken.push(region);
             return;
         }
-        let Some((file, space)) = region.detach() else { return };
-        let mut middle = space;
+        let (file, mut middle) = region.detach();
         if area.address() < addresses.start
             && let Some(cut) = area.page_of(addresses.start)
         {

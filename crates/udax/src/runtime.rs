@@ -16,7 +16,7 @@ use std::sync::{
 use udax_core::{Dax, PAGE_BYTES, PageIndex, PageRange, Tracer};
 use udax_linux::{
     Errno, FaultEvent, FileHandle, Handler, LeaseId, LinuxSpace, Service, Sharing, SignalsBlocked,
-    StartError, VmaArea, at_work, inject, inject::Point, unpoisoned,
+    StartError, Verdict, VmaArea, at_work, inject, inject::Point, unpoisoned,
 };
 
 /// What the table of files holds.
@@ -30,6 +30,9 @@ pub(crate) struct Files {
     /// Files whose service ended, for statistics: the first [`ENDED_LIMIT`] of them.
     pub(crate) ended: Vec<(String, &'static str)>,
 }
+
+/// So many files are served at a time. Each has two descriptors of ours, and before it is served all mappings of the process are looked through.
+const FILE_LIMIT: usize = 1000;
 
 /// A process that maps and unmaps files all its life must not grow by their names.
 const ENDED_LIMIT: usize = 1000;
@@ -57,9 +60,6 @@ pub(crate) struct State {
     pub(crate) dax: Arc<Dax<HostWorld>>,
     /// How many files are served: a look at it is all that most calls need.
     pub(crate) serving: AtomicUsize,
-    /// No address outside of these two was ever served.
-    lowest: AtomicUsize,
-    highest: AtomicUsize,
     /// Nothing is taken into service any more: a fork child, or a process that writes files in ways we cannot see.
     closed: AtomicBool,
     /// The process that this is the state of.
@@ -103,12 +103,6 @@ impl State {
         self.serving.load(Ordering::SeqCst) != 0
     }
 
-    /// Whether any of `addresses` may be served. Without a lock: whoever knows an address that is has it from the call that began that.
-    pub(crate) fn may_serve(&self, addresses: &std::ops::Range<usize>) -> bool {
-        addresses.start < self.highest.load(Ordering::Acquire)
-            && self.lowest.load(Ordering::Acquire) < addresses.end
-    }
-
     /// Ends the service of a file: the plain mapping goes into all its regions, and only then is the proof let go, whereupon whoever
     /// waited for that goes on. The caller holds the table of files.
     pub(crate) fn end_service(&self, files: &mut Files, key: FileKey, why: &'static str) {
@@ -118,6 +112,7 @@ impl State {
         let mut regions = self.regions_mut();
         file.host.distrust();
         let taken = regions.take_file(&file);
+        taken.iter().for_each(|region| region.vma.space.forget_strangers(region.vma.pages));
         // None becomes plain while another shows zeros. Faults meanwhile wait for the registry.
         if taken.len() > 1 {
             taken.iter().for_each(|region| region.vma.space.hold_back(region.vma.pages));
@@ -168,8 +163,8 @@ impl State {
 }
 
 impl Handler for State {
-    fn fault(&self, event: FaultEvent) {
-        self.serve_fault(event);
+    fn fault(&self, event: FaultEvent) -> Verdict {
+        self.serve_fault(event)
     }
 
     fn lease_broken(&self, lease: LeaseId) {
@@ -195,8 +190,6 @@ impl Runtime {
             regions: RwLock::default(),
             dax: Dax::new(tracer),
             serving: AtomicUsize::new(0),
-            lowest: AtomicUsize::new(usize::MAX),
-            highest: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             process: std::process::id(),
         });
@@ -265,6 +258,9 @@ impl Runtime {
         area: &VmaArea,
         promise: Promise,
     ) -> Result<Arc<ServedFile>, Refusal> {
+        if files.served.len() >= FILE_LIMIT {
+            return Err(Refusal::TooManyFiles);
+        }
         let service = self.service()?;
         let handle = FileHandle::adopt(service, fd).map_err(Refusal::Descriptor)?;
         let key = FileKey::of(&handle.info());
@@ -314,13 +310,15 @@ impl Runtime {
         }
         let space = LinuxSpace::new(area, Arc::clone(&file.handle));
         let mut regions = self.state.regions_mut();
-        self.state.lowest.fetch_min(area.address(), Ordering::AcqRel);
-        self.state.highest.fetch_max(area.end(), Ordering::AcqRel);
         let region = Region::attach(file, space);
         if let Err(errno) = lay_around_data(&region, below_end) {
             region.vma.space.plain_all();
             region.detach();
             return Err(Refusal::NoTraps(errno));
+        }
+        // Where the program maps anew without having told of the unmapping: what was known there is of the past.
+        for gone in regions.carve(&region.addresses()) {
+            let _ = gone.detach();
         }
         regions.insert(region);
         Ok(())

@@ -122,6 +122,7 @@ impl ServedFile {
         if !self.mapping.may_show_zeros(range) {
             return;
         }
+        self.mapping.vmas().iter().for_each(|vma| vma.space.forget_strangers(range));
         self.mapping.revoke_zeros(range);
         self.settle_overflow();
     }

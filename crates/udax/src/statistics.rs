@@ -11,6 +11,8 @@ use udax_linux::{RunState, SignalsBlocked};
 pub struct Statistics {
     /// How faults come to user space, by the name that `UDAX_ENGINE` takes; none if nothing was worth serving yet.
     pub engine: Option<&'static str>,
+    /// What is in the way of a better one, if something is.
+    pub why_not_better: Option<String>,
     /// The files that are served now.
     pub files: Vec<FileStatistics>,
     /// The files that were, and why that ended; the first thousand.
@@ -88,6 +90,7 @@ impl Statistics {
         if let Some(service) = runtime.running() {
             let counts = service.stats().snapshot();
             all.engine = Some(service.engine().name());
+            all.why_not_better = service.why_not_better().map(str::to_owned);
             all.faults = counts.faults;
             all.calls = udax_linux::calls_made();
             all.windows_opened = counts.windows_opened;
@@ -158,6 +161,9 @@ impl fmt::Display for Statistics {
             human(self.plain_pages * udax_core::PAGE_BYTES),
             self.lease_breaks,
         )?;
+        if let Some(why) = &self.why_not_better {
+            writeln!(f, "udax: by {}, since {why}", self.engine.unwrap_or("no engine"))?;
+        }
         for file in &self.files {
             writeln!(
                 f,

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -154,14 +155,20 @@ fn forbid(call: libc::c_long) {
 }
 
 #[test]
-fn where_userfaultfd_is_refused_the_mapping_is_plain_and_says_what_to_do() {
+fn where_userfaultfd_is_refused_signals_serve_and_it_says_why() {
     if let Some(dir) = child() {
         forbid(libc::SYS_userfaultfd);
-        let file = sparse(&dir, 8 << 20);
-        // SAFETY: nobody else has the file.
-        let mut map = unsafe { MmapOptions::new().map_mut(&file) }.expect("mapped all the same");
+        let file = sparse(&dir, 64 << 20);
+        let mut map = map(&file, 64 << 20);
+        assert!(map.iter().step_by(4096).all(|&byte| byte == 0));
+        assert_eq!(file.metadata().expect("there").blocks(), 0, "holes were read for nothing");
         map[MIB] = 1;
-        let why = map.report().plain_because.expect("it is plain");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, MIB as u64).expect("read");
+        assert_eq!(byte, [1]);
+        let statistics = udax::statistics();
+        assert_eq!(statistics.engine, Some("signals"));
+        let why = statistics.why_not_better.expect("it is not the best");
         assert!(why.contains("userfaultfd is refused") && why.contains("seccomp"), "{why}");
         return;
     }
@@ -171,8 +178,11 @@ fn where_userfaultfd_is_refused_the_mapping_is_plain_and_says_what_to_do() {
         return;
     }
     let dir = memory_dir();
-    let test = "where_userfaultfd_is_refused_the_mapping_is_plain_and_says_what_to_do";
-    let output = common::as_nobody(dir.path(), test).env(CHILD, dir.path()).output();
+    let test = "where_userfaultfd_is_refused_signals_serve_and_it_says_why";
+    let output = common::as_nobody(dir.path(), test)
+        .env(CHILD, dir.path())
+        .env_remove("UDAX_ENGINE")
+        .output();
     let output = output.expect("runs");
     assert!(output.status.success(), "{}", text(&output));
 }

@@ -75,3 +75,35 @@ fn zeros_that_go_beside_a_mapping_that_is_resized_hide_no_store() {
     // SAFETY: in a mapping that stays.
     assert_eq!(unsafe { at(loads, behind).read_volatile() }, 7, "an old zero");
 }
+
+/// A mapping is cut while its pages are looked at, as some may be given back: each part stays served, and faults in it are answered.
+#[test]
+fn a_mapping_that_is_cut_while_it_is_looked_at_stays_served() {
+    const UNITS: usize = 32;
+    const MAPPINGS: usize = 16;
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    let length = UNITS * UNIT;
+    file.set_len(length as u64).expect("a length");
+    // SAFETY: the calls below map a file of this test's own where the kernel chooses, and leave it there.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let maps: Vec<usize> = (0..MAPPINGS)
+        .map(|_| program.mmap(0, length, READ_WRITE, SHARED, file.as_raw_fd(), 0).expect("mapped"))
+        .collect();
+    for (round, map) in maps.iter().enumerate() {
+        // Something new to be looked at, in every mapping.
+        for (place, unit) in maps.iter().flat_map(|map| (0..UNITS).map(move |unit| (map, unit))) {
+            let place = place + unit * UNIT + round * 4096;
+            // SAFETY: in a mapping, to which there is no reference.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(place).write_volatile(7) };
+        }
+        for page in 1..1000 {
+            program.mprotect(map + page * 4096, 4096, READ_WRITE).expect("allowed");
+        }
+        let mapped_bytes: u64 = program.statistics().files.iter().map(|f| f.mapped_bytes).sum();
+        assert_eq!(mapped_bytes, (MAPPINGS * length) as u64, "a part is not known any more");
+    }
+}

@@ -23,6 +23,7 @@ names! {
     PERM = EPERM, "Not permitted.";
     NOENT = ENOENT, "No such file.";
     SRCH = ESRCH, "No such process or thread.";
+    NOTTY = ENOTTY, "No such request.";
     INTR = EINTR, "Interrupted by a signal.";
     IO = EIO, "Input/output error.";
     NXIO = ENXIO, "Nothing there.";

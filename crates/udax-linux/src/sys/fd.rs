@@ -26,9 +26,18 @@ pub(crate) fn close(fd: RawFd) {
     let _ = numbers(k::__NR_close, [fd as usize, 0, 0, 0, 0, 0]);
 }
 
-/// Closes every descriptor of this thread's table.
-pub(crate) fn close_all() -> Result<(), Errno> {
-    numbers(k::__NR_close_range, [0, u32::MAX as usize, 0, 0, 0, 0]).map(drop)
+/// `CLOSE_RANGE_UNSHARE` of `linux/close_range.h`.
+const CLOSE_RANGE_UNSHARE: usize = 1 << 1;
+
+/// This thread, and those it starts from now on, get a descriptor table of their own, with nothing in it.
+pub(crate) fn own_table() -> Result<(), Errno> {
+    let flags = CLOSE_RANGE_UNSHARE;
+    numbers(k::__NR_close_range, [0, u32::MAX as usize, flags, 0, 0, 0]).map(drop)
+}
+
+/// Another description of what a path leads to, for writing behind what is there.
+pub(crate) fn open_to_append(path: &CStr) -> Result<RawFd, Errno> {
+    open(path, k::O_WRONLY | k::O_APPEND | k::O_CLOEXEC | k::O_NOCTTY)
 }
 
 /// `fcntl` with a number as its argument.
@@ -189,13 +198,37 @@ pub(crate) fn poll_two(first: RawFd, second: RawFd, at_most: Option<Duration>) -
     match ready {
         Ok(0) => Polled::Nothing,
         Ok(_) if polled[1].revents != 0 => Polled::Second,
+        // More descriptors than the process may have (RLIMIT_NOFILE) are refused, however long they have been open.
+        Err(Errno::INVAL) => select_two(first, second, timeout_at),
+        Ok(_) | Err(_) => Polled::First,
+    }
+}
+
+/// The same by pselect6, which no limit is set to: its sets are as long as the table, not as the limit.
+fn select_two(first: RawFd, second: RawFd, timeout_at: usize) -> Polled {
+    const WORDS: usize = 16;
+    const BITS: usize = WORDS * 64;
+    let (one, other) = (first.max(0) as usize, second.max(0) as usize);
+    if one.max(other) >= BITS {
+        return Polled::First;
+    }
+    let mut readable = [0_u64; WORDS];
+    readable[one / 64] |= 1 << (one % 64);
+    readable[other / 64] |= 1 << (other % 64);
+    let arguments = [one.max(other) + 1, readable.as_mut_ptr() as usize, 0, 0, timeout_at, 0];
+    // SAFETY: the pointers are to a set that is long enough for both numbers and to a time or null, borrowed for the call; a null mask is allowed.
+    let ready = unsafe { syscall(k::__NR_pselect6, arguments) };
+    match ready {
+        Ok(0) => Polled::Nothing,
+        Ok(_) if readable[other / 64] & (1 << (other % 64)) != 0 => Polled::Second,
         Ok(_) | Err(_) => Polled::First,
     }
 }
 
 /// A file in memory, of that length and all holes. No memory is set aside for it.
 pub(crate) fn empty_memory(name: &CStr, length_bytes: u64) -> Result<RawFd, Errno> {
-    let arguments = [name.as_ptr() as usize, bits(k::MFD_CLOEXEC), 0, 0, 0, 0];
+    let arguments =
+        [name.as_ptr() as usize, bits(k::MFD_CLOEXEC | k::MFD_ALLOW_SEALING), 0, 0, 0, 0];
     // SAFETY: the name ends in a zero byte and is borrowed for the call.
     let file = unsafe { syscall(k::__NR_memfd_create, arguments) }.map(to_int)?;
     let resized = numbers(k::__NR_ftruncate, [file as usize, to_usize(length_bytes), 0, 0, 0, 0]);
@@ -204,6 +237,11 @@ pub(crate) fn empty_memory(name: &CStr, length_bytes: u64) -> Result<RawFd, Errn
         return Err(errno);
     }
     Ok(file)
+}
+
+/// From now on nobody can map a file in memory so that it may be stored to (Linux 5.1).
+pub(crate) fn forbid_stores(fd: RawFd) -> Result<(), Errno> {
+    fcntl(fd, k::F_ADD_SEALS, bits(k::F_SEAL_FUTURE_WRITE)).map(drop)
 }
 
 /// A descriptor for this process.
@@ -240,6 +278,22 @@ pub(crate) fn thread_state(thread: i32) -> String {
         (state, "" | "0") => format!("state {state}"),
         (state, place) => format!("state {state}, in {place}"),
     }
+}
+
+/// All of a file of /proc.
+pub(crate) fn read_all(path: &CStr) -> Result<Vec<u8>, Errno> {
+    let fd = open(path, k::O_RDONLY | k::O_CLOEXEC)?;
+    let (mut all, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    let end = loop {
+        match read(fd, &mut part) {
+            Ok(0) => break Ok(()),
+            Ok(count) => all.extend_from_slice(&part[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => break Err(errno),
+        }
+    };
+    close(fd);
+    end.map(|()| all)
 }
 
 /// A small file as text, without what is around it.

@@ -4,12 +4,14 @@
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod futex;
+pub(crate) mod maps;
 pub(crate) mod mem;
 pub(crate) mod pagemap;
 mod raw;
 pub(crate) use raw::calls_made;
 pub(crate) mod sched;
 pub(crate) mod signal;
+pub(crate) mod socket;
 pub(crate) mod uffd;
 
 /// A 64-bit number as an address or a length.

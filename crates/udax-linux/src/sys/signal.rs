@@ -14,7 +14,8 @@ const LIBRARY_SIGNALS: u64 = 0b11 << 31;
 const SIGNAL_ABORT: u32 = 6;
 const SET_BYTES: usize = 8;
 
-const fn bit(signal: u32) -> u64 {
+/// A signal in a set of them.
+pub(crate) const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
 }
 
@@ -131,9 +132,19 @@ pub(crate) fn is_thread(thread: i32) -> bool {
     answer != Err(Errno::SRCH)
 }
 
+/// From now on what the kernel does by default is done at `number`, in this process. Async-signal-safe, as the two below.
+pub(crate) fn take_default_action(number: u32) {
+    // All zero: SIG_DFL, no flags, no restorer, empty mask.
+    let default = [0_u64; 4];
+    let action: *const [u64; 4] = &raw const default;
+    let arguments = [bits(number), action as usize, 0, SET_BYTES, 0, 0];
+    // SAFETY: `struct sigaction` is four words here, and the pointer is to four of them, borrowed for the call.
+    let _ = unsafe { syscall(k::__NR_rt_sigaction, arguments) };
+}
+
 /// Sends this thread a signal.
-pub(crate) fn send_to_self(number: i32) {
-    let arguments = [process_id() as usize, thread_id() as usize, number as usize, 0, 0, 0];
+pub(crate) fn send_to_this_thread(number: u32) {
+    let arguments = [process_id() as usize, thread_id() as usize, bits(number), 0, 0, 0];
     // SAFETY: no argument is a pointer.
     let _ = unsafe { syscall(k::__NR_tgkill, arguments) };
 }
@@ -146,24 +157,16 @@ pub(crate) fn leave_now() -> ! {
     }
 }
 
-/// This thread, and those it starts from now on, get a descriptor table of their own: a copy of the present one.
-pub(crate) fn unshare_descriptors() -> Result<(), Errno> {
-    // SAFETY: the argument is a flag; a table of descriptors is no memory.
-    unsafe { syscall(k::__NR_unshare, [bits(k::CLONE_FILES), 0, 0, 0, 0, 0]) }.map(drop)
+/// Sets this thread's mask.
+pub(crate) fn set_mask(mask: u64) {
+    swap_mask(mask);
 }
 
 /// Ends the process by SIGABRT, without running a handler of the program: it might touch memory nobody serves any more.
 pub(crate) fn abort_now() -> ! {
-    // All zero: SIG_DFL, no flags, no restorer, empty mask.
-    let default = [0_u64; 4];
-    let action: *const [u64; 4] = &raw const default;
-    let arguments = [bits(SIGNAL_ABORT), action as usize, 0, SET_BYTES, 0, 0];
-    // SAFETY: `struct sigaction` is four words here, and the pointer is to four of them, borrowed for the call.
-    let _ = unsafe { syscall(k::__NR_rt_sigaction, arguments) };
+    take_default_action(SIGNAL_ABORT);
     swap_mask(!bit(SIGNAL_ABORT));
-    let arguments = [process_id() as usize, thread_id() as usize, bits(SIGNAL_ABORT), 0, 0, 0];
-    // SAFETY: no argument is a pointer; the process is to end.
-    let _ = unsafe { syscall(k::__NR_tgkill, arguments) };
+    send_to_this_thread(SIGNAL_ABORT);
     loop {
         // SAFETY: the argument is no pointer; the process is to end.
         let _ = unsafe { syscall(k::__NR_exit_group, [134, 0, 0, 0, 0, 0]) };

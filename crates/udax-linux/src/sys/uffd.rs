@@ -19,6 +19,8 @@ pub(crate) const USEFUL: u64 = k::UFFD_FEATURE_THREAD_ID as u64;
 
 /// `UFFDIO_WRITEPROTECT_MODE_WP`.
 const MODE_WP: u64 = 1;
+/// `UFFDIO_WRITEPROTECT_MODE_DONTWAKE`.
+const MODE_DONT_WAKE: u64 = 2;
 
 /// How a descriptor was come by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,10 +120,12 @@ pub(crate) enum Protection {
     Stores,
     /// Stores go through; whoever waited goes on.
     Nothing,
+    /// For what was never protected: nothing happens, but that the kernel says whether it is registered.
+    Unchanged,
 }
 
-/// Sets the protection of the pages present in a registered range. [`Errno::AGAIN`] while an mremap waits for its event to be
-/// read.
+/// Sets the protection of the pages present in a registered range. [`Errno::NOENT`] if something else is mapped anywhere in it, or nothing at all;
+/// [`Errno::AGAIN`] while an mremap waits for its event to be read.
 pub(crate) fn protect(
     uffd: RawFd,
     address: usize,
@@ -131,6 +135,7 @@ pub(crate) fn protect(
     let mode = match protection {
         Protection::Stores => MODE_WP,
         Protection::Nothing => 0,
+        Protection::Unchanged => MODE_DONT_WAKE,
     };
     let mut argument = k::uffdio_writeprotect { range: range(address, length_bytes), mode };
     request(uffd, ioctl::UFFDIO_WRITEPROTECT, &mut argument)

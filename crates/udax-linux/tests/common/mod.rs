@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use udax_core::{AddressSpace, Frame, Order, PageIndex, PageRange, PrivateCopies, Rights};
 use udax_linux::{
     Access, FaultEvent, FileHandle, Handler, InPlace, Lease, LeaseId, LinuxSpace, Mapped, Prot,
-    Service, Sharing, StartError,
+    Service, Sharing, StartError, Verdict,
 };
 
 pub(crate) const PAGE: usize = 4096;
@@ -91,11 +91,13 @@ impl Simple {
 }
 
 impl Handler for Simple {
-    fn fault(&self, fault: FaultEvent) {
+    fn fault(&self, fault: FaultEvent) -> Verdict {
         self.faults.lock().expect("no test panics with it").push(fault);
-        let Some(space) = self.find(fault.address) else { return };
-        if space.serve_in_place(fault) == InPlace::Served {
-            return;
+        let Some(space) = self.find(fault.address) else { return Verdict::Free };
+        match space.serve_in_place(fault) {
+            InPlace::Served => return Verdict::Served,
+            InPlace::Free => return Verdict::Free,
+            InPlace::NeedsEngine => {}
         }
         let area = space.area();
         let page = area.page_of(fault.address).expect("it was found by this address");
@@ -109,6 +111,7 @@ impl Handler for Simple {
             let window = PageRange::new(unit.start, WINDOW_PAGES).intersect(area.pages());
             let _ = space.install_zeros(window, Order::Pmd);
         }
+        Verdict::Served
     }
 
     fn lease_broken(&self, lease: LeaseId) {

@@ -6,11 +6,10 @@ use crate::regions::Region;
 use crate::served::whole_units;
 use std::ops::Range;
 use udax_core::{PAGE_BYTES, PMD_BYTES, PageIndex, PageRange, Sharing as EngineSharing};
-use udax_linux::{Access, AccessMode, Errno, Prot, RunState, Sharing, SignalsBlocked};
+use udax_linux::{Access, Errno, Prot, RunState, Sharing, SignalsBlocked};
 
 /// The bits of mmap(2), mprotect(2), mremap(2) and madvise(2) that decide here, as every Linux architecture that we run on has them.
 mod bits {
-    pub(super) const PROT_WRITE: i32 = 2;
     pub(super) const MAP_TYPE: i32 = 0xf;
     pub(super) const MAP_SHARED: i32 = 1;
     pub(super) const MAP_PRIVATE: i32 = 2;
@@ -87,7 +86,7 @@ impl Asked {
     }
 }
 
-fn page_up(length: usize) -> usize {
+pub(super) fn page_up(length: usize) -> usize {
     let page = usize::try_from(PAGE_BYTES).unwrap_or(4096);
     length.checked_next_multiple_of(page).unwrap_or(length)
 }
@@ -236,52 +235,6 @@ impl Program {
         Ok(())
     }
 
-    /// mprotect(2).
-    ///
-    /// # Errors
-    /// The kernel's own; `EACCES` where the file's descriptor does not allow stores, which the kernel would not find on a trap.
-    pub fn mprotect(&self, address: usize, length: usize, prot: i32) -> Result<(), Errno> {
-        if !self.runtime.state.is_serving() {
-            return self.native.mprotect(address, length, prot);
-        }
-        let _signals = SignalsBlocked::new();
-        let addresses = address..address.saturating_add(page_up(length));
-        let mut regions = self.runtime.state.regions_mut();
-        let forbidden = |region: &Region| {
-            prot & bits::PROT_WRITE != 0
-                && region.vma.sharing == EngineSharing::Shared
-                && region.file.handle.info().access == AccessMode::ReadOnly
-        };
-        if regions.over(&addresses).any(forbidden) {
-            return Err(Errno::ACCES);
-        }
-        if prot & PROT_EXEC != 0 {
-            for region in regions.over(&addresses) {
-                region.file.make_storage(region.vma.pages);
-                region.vma.space.plain_all();
-            }
-        }
-        // Only a whole range of pages is cut; anything else the kernel refuses before it changes a thing.
-        if !address.is_multiple_of(4096) {
-            return self.native.mprotect(address, length, prot);
-        }
-        let changed = regions.carve(&addresses);
-        // No fault is under way while the registry is held, so the order does not matter.
-        let result = self.native.mprotect(address, length, prot);
-        for region in changed {
-            // After an error some of it has changed, as far as the kernel came.
-            let rights = match result {
-                Ok(()) => Some(prot),
-                Err(_) => self.runtime.rights_at(region.area().address()),
-            };
-            if let Some(rights) = rights {
-                region.vma.space.set_prot(Prot::from_bits(rights));
-            }
-            regions.insert(region);
-        }
-        result
-    }
-
     /// mremap(2). What is moved or resized becomes plain, so that the kernel finds one mapping, and is served no longer.
     ///
     /// # Errors
@@ -346,6 +299,14 @@ impl Program {
         let usual = address.is_multiple_of(4096) && self.runtime.state.is_serving();
         if !usual || !self.is_served(&addresses) {
             return self.native.madvise(address, length, advice);
+        }
+        if advice == bits::MADV_DONTNEED {
+            // Memory of the program's own in their place is to be emptied.
+            let _signals = SignalsBlocked::new();
+            let regions = self.runtime.state.regions();
+            regions
+                .over(&addresses)
+                .for_each(|region| region.vma.space.forget_strangers(region.vma.pages));
         }
         match advice {
             // These fault, and the fault thread needs the registry.
@@ -416,6 +377,31 @@ impl Program {
         }
         advise(next, addresses.end);
         result
+    }
+
+    /// The mappings in `address..address + length` become plain as a whole, and are served no longer: the program serves their faults itself from now on.
+    pub fn leave_to_program(&self, address: usize, length: usize) {
+        if !self.runtime.state.is_serving() {
+            return;
+        }
+        let _signals = SignalsBlocked::new();
+        let addresses = address..address.saturating_add(page_up(length));
+        let mut regions = self.runtime.state.regions_mut();
+        let whole: Vec<Range<usize>> = regions.over(&addresses).map(Region::addresses).collect();
+        for region in
+            whole.iter().flat_map(|addresses| regions.carve(addresses)).collect::<Vec<_>>()
+        {
+            self.runtime.audit(std::iter::once(&region));
+            let all = whole_units(region.vma.pages);
+            region.file.host.keep(all);
+            region.file.mapping.invalidate(all);
+            region.vma.space.plain_all();
+            end(region);
+        }
+        drop(regions);
+        if !whole.is_empty() {
+            self.runtime.state.drop_unmapped();
+        }
     }
 
     /// msync(2).

@@ -7,6 +7,7 @@ mod files;
 mod memory;
 mod prepare;
 mod processes;
+mod protect;
 
 pub use crate::calls::{FileCall, WriteAt};
 pub use crate::fork::ForkGuard;

@@ -6,7 +6,7 @@ impl Program {
     /// Whether that much at `address` may have to be prepared for a system call. Some atomic loads, no lock.
     pub fn may_prepare(&self, address: usize, length: usize) -> bool {
         let addresses = address..address.saturating_add(length);
-        self.runtime.prepares() && self.runtime.state.may_serve(&addresses)
+        self.runtime.may_prepare(&addresses)
     }
 
     /// Whether memory has to be prepared for system calls now. An atomic load or two.

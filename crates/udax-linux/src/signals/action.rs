@@ -1,0 +1,77 @@
+//! What the program has asked to be done at SIGSEGV, now that the kernel calls us first.
+
+use crate::sys::signal::SignalsBlocked;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+/// An action as sigaction(2) takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegvAction {
+    /// The address of the function; 0 and 1 are `SIG_DFL` and `SIG_IGN`.
+    pub handler: usize,
+    /// `SA_*`.
+    pub flags: i32,
+    /// The signals that are blocked while the function runs: signal N is bit N - 1.
+    pub mask: u64,
+}
+
+impl SegvAction {
+    pub(super) const DEFAULT: Self = Self { handler: libc::SIG_DFL, flags: 0, mask: 0 };
+}
+
+/// Even while nobody writes. A handler, which may take no lock, reads until it has seen the same number before and after.
+static SEQUENCE: AtomicU32 = AtomicU32::new(0);
+static HANDLER: AtomicUsize = AtomicUsize::new(0);
+static FLAGS: AtomicU32 = AtomicU32::new(0);
+static MASK: AtomicU64 = AtomicU64::new(0);
+
+/// Held by who writes, with every signal blocked: a handler on its thread would read for ever.
+static WRITING: AtomicBool = AtomicBool::new(false);
+
+/// The right to write, and to tell the kernel.
+pub(super) struct Writing {
+    _quiet: SignalsBlocked,
+}
+
+impl Writing {
+    pub(super) fn begin() -> Self {
+        let quiet = SignalsBlocked::new();
+        while WRITING.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        Self { _quiet: quiet }
+    }
+
+    /// `&mut self`: one at a time.
+    pub(super) fn set(&mut self, action: SegvAction) {
+        let before = SEQUENCE.load(Ordering::Relaxed);
+        SEQUENCE.store(before.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        HANDLER.store(action.handler, Ordering::Relaxed);
+        FLAGS.store(action.flags.cast_unsigned(), Ordering::Relaxed);
+        MASK.store(action.mask, Ordering::Relaxed);
+        SEQUENCE.store(before.wrapping_add(2), Ordering::Release);
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        WRITING.store(false, Ordering::Release);
+    }
+}
+
+/// What it is now. Async-signal-safe.
+pub(super) fn current() -> SegvAction {
+    loop {
+        let before = SEQUENCE.load(Ordering::Acquire);
+        let action = SegvAction {
+            handler: HANDLER.load(Ordering::Relaxed),
+            flags: FLAGS.load(Ordering::Relaxed).cast_signed(),
+            mask: MASK.load(Ordering::Relaxed),
+        };
+        fence(Ordering::Acquire);
+        if before.is_multiple_of(2) && SEQUENCE.load(Ordering::Relaxed) == before {
+            return action;
+        }
+        std::hint::spin_loop();
+    }
+}

@@ -1,0 +1,63 @@
+//! What the kernel tells a signal handler of the access that failed.
+
+use std::ffi::c_void;
+
+/// Where the thread was, and what it wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Context {
+    /// The instruction.
+    pub(super) instruction: usize,
+    pub(super) stores: bool,
+    /// The signals that were blocked.
+    pub(super) mask: u64,
+}
+
+impl Context {
+    /// Reads it.
+    ///
+    /// # Safety
+    /// 1. `context` is the third argument of a handler of SIGSEGV with `SA_SIGINFO`, which has not returned.
+    pub(super) unsafe fn of(context: *const c_void) -> Self {
+        // SAFETY: 1: it is what the kernel has put on the stack.
+        let context = unsafe { &*context.cast::<libc::ucontext_t>() };
+        // SAFETY: the kernel's set of signals, which it writes at the start of the field, is 64 bits long.
+        let mask = unsafe { (&raw const context.uc_sigmask).cast::<u64>().read() };
+        let (instruction, stores) = machine(context);
+        Self { instruction, stores, mask }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn machine(context: &libc::ucontext_t) -> (usize, bool) {
+    /// The bit of a page fault's error code that tells a store.
+    const STORE: i64 = 1 << 1;
+    let registers = &context.uc_mcontext.gregs;
+    let instruction = registers[libc::REG_RIP as usize].cast_unsigned();
+    (crate::sys::to_usize(instruction), registers[libc::REG_ERR as usize] & STORE != 0)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn machine(context: &libc::ucontext_t) -> (usize, bool) {
+    /// Of `struct esr_context`, and of the bit of the register that tells a store.
+    const SYNDROME: u32 = 0x4553_5201;
+    const STORE: u64 = 1 << 6;
+    /// Where the records begin: behind the address, 31 registers, three more, and what aligns them to 16.
+    const RECORDS: usize = 288;
+    const RECORD_BYTES: usize = 4096;
+    let base = (&raw const context.uc_mcontext).cast::<u8>();
+    let mut at = RECORDS;
+    while at + 16 <= RECORDS + RECORD_BYTES {
+        // SAFETY: the kernel reserves that many bytes for records, each with its kind and its length first; they are aligned to 16.
+        let [kind, length] = unsafe { base.add(at).cast::<[u32; 2]>().read() };
+        if kind == SYNDROME {
+            // SAFETY: as above; this record is one number more.
+            let syndrome = unsafe { base.add(at + 8).cast::<u64>().read() };
+            return (crate::sys::to_usize(context.uc_mcontext.pc), syndrome & STORE != 0);
+        }
+        if kind == 0 || length < 16 {
+            break;
+        }
+        at += length as usize;
+    }
+    (crate::sys::to_usize(context.uc_mcontext.pc), false)
+}

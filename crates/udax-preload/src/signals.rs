@@ -1,0 +1,446 @@
+//! SIGSEGV, where faults come by it: the program neither blocks it in fact nor takes it from us, and finds everything as it has asked for.
+//!
+//! A signal that an access raises while it is blocked ends the process: the kernel asks no handler then. So it is left out of every mask that the program sets,
+//! and put back into those that it looks at. All of this is async-signal-safe, as the functions are.
+
+use crate::{peek, real};
+use libc::{
+    SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t, timespec,
+};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use udax_linux::segv::{self, Raised, SegvAction, handles_segv, is_our_handler};
+
+/// SIGSEGV in a set of signals.
+const SEGV: u64 = 1 << (SIGSEGV - 1);
+
+/// Whether faults will come by SIGSEGV.
+static OURS: AtomicBool = AtomicBool::new(false);
+/// The signals during whose handlers the program has asked SIGSEGV to be blocked.
+static BLOCKED_DURING: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Whether this thread has blocked it, as far as it knows.
+    static BLOCKED: Cell<bool> = const { Cell::new(false) };
+    /// Whether one was sent meanwhile.
+    static PENDING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn is_ours() -> bool {
+    OURS.load(Ordering::Relaxed)
+}
+
+/// From now on SIGSEGV is kept from being blocked. When the library is loaded.
+pub(crate) fn keep_ours() {
+    OURS.store(true, Ordering::Relaxed);
+    let (mask, mut before) = (SEGV, 0_u64);
+    // SAFETY: both are sets as the kernel knows them, borrowed for the call; libc takes no more of them.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_UNBLOCK,
+            &raw const mask,
+            &raw mut before,
+            8_usize,
+        );
+    }
+    BLOCKED.set(before & SEGV != 0);
+    segv::ask_whether_blocked(is_blocked);
+}
+
+/// In the handler.
+fn is_blocked(raised: Raised) -> bool {
+    let blocked = BLOCKED.get();
+    if blocked && raised == Raised::BySending {
+        PENDING.set(true);
+    }
+    blocked
+}
+
+/// The program has it blocked from now on, or not. The answer is what it was.
+fn block(blocked: bool) -> bool {
+    let before = BLOCKED.replace(blocked);
+    if !blocked && PENDING.replace(false) {
+        // SAFETY: a number.
+        unsafe { libc::raise(SIGSEGV) };
+    }
+    before
+}
+
+/// Runs `call` with a mask for the time of a wait, of which SIGSEGV is left out.
+pub(crate) fn with_mask<R>(mask: *const c_void, call: impl FnOnce(*const c_void) -> R) -> R {
+    match peeked(mask) {
+        Some(set) if set & SEGV != 0 => {
+            let set = full_set(set & !SEGV);
+            call((&raw const set).cast())
+        }
+        _ => call(mask),
+    }
+}
+
+/// The first 64 signals, which are all there are, of a set of the program's; `None` if there is none, or it is none of our business.
+fn peeked(set: *const c_void) -> Option<u64> {
+    if set.is_null() || !is_ours() {
+        return None;
+    }
+    peek::word(set.cast())
+}
+
+/// A set as libc knows them.
+fn full_set(first: u64) -> [u64; 16] {
+    let mut set = [0; 16];
+    set[0] = first;
+    set
+}
+
+/// Puts SIGSEGV into a set of the program's.
+///
+/// # Safety
+/// Its first 64 bits may be loaded and stored.
+unsafe fn add_segv(set: *mut c_void) {
+    let set = set.cast::<u64>();
+    // SAFETY: passed on to the caller.
+    let found = unsafe { set.read_unaligned() };
+    // SAFETY: as above.
+    unsafe { set.write_unaligned(found | SEGV) };
+}
+
+/// Sets this thread's mask by `set_mask`, which answers 0 where it has.
+pub(crate) fn mask(
+    how: c_int,
+    new: *const c_void,
+    old: *mut c_void,
+    set_mask: impl FnOnce(*const c_void, *mut c_void) -> c_int,
+) -> c_int {
+    if !is_ours() {
+        return set_mask(new, old);
+    }
+    let asked = peeked(new);
+    let ours = asked.map(|set| full_set(set & !SEGV));
+    let answer = set_mask(ours.as_ref().map_or(new, |set| set.as_ptr().cast()), old);
+    if answer != 0 {
+        return answer;
+    }
+    let before = BLOCKED.get();
+    if before && !old.is_null() {
+        // SAFETY: the kernel has just written the program's set there.
+        unsafe { add_segv(old) };
+    }
+    if let Some(asked) = asked {
+        let names = asked & SEGV != 0;
+        block(match how {
+            libc::SIG_BLOCK => before || names,
+            libc::SIG_UNBLOCK => before && !names,
+            _ => names,
+        });
+    }
+    0
+}
+
+/// sigprocmask(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigprocmask(
+    how: c_int,
+    new: *const c_void,
+    old: *mut c_void,
+) -> c_int {
+    // SAFETY: the program's own arguments.
+    mask(how, new, old, |new, old| unsafe { real::sigprocmask(how, new, old) })
+}
+
+/// pthread_sigmask(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pthread_sigmask(
+    how: c_int,
+    new: *const c_void,
+    old: *mut c_void,
+) -> c_int {
+    // SAFETY: the program's own arguments.
+    mask(how, new, old, |new, old| unsafe { real::pthread_sigmask(how, new, old) })
+}
+
+/// sigpending(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigpending(set: *mut c_void) -> c_int {
+    // SAFETY: the program's own argument.
+    let answer = unsafe { real::sigpending(set) };
+    if answer == 0 && PENDING.get() {
+        // SAFETY: the kernel has just written the set there.
+        unsafe { add_segv(set) };
+    }
+    answer
+}
+
+/// sigsuspend(2). A cancellation point, as pselect(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn sigsuspend(mask: *const c_void) -> c_int {
+    // SAFETY: the program's own argument, or a set of ours.
+    with_mask(mask, |mask| unsafe { real::sigsuspend(mask) })
+}
+
+/// pselect(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn pselect(
+    count: c_int,
+    to_read: *mut c_void,
+    to_write: *mut c_void,
+    exceptional: *mut c_void,
+    timeout: *const timespec,
+    mask: *const c_void,
+) -> c_int {
+    // SAFETY: the program's own arguments, or a set of ours.
+    with_mask(mask, |mask| unsafe {
+        real::pselect(count, to_read, to_write, exceptional, timeout, mask)
+    })
+}
+
+/// What an action's set of signals begins with.
+fn mask_of(action: &libc::sigaction) -> u64 {
+    // SAFETY: the set of the first 64 signals is the beginning of the field.
+    unsafe { (&raw const action.sa_mask).cast::<u64>().read() }
+}
+
+fn set_mask_of(action: &mut libc::sigaction, mask: u64) {
+    // SAFETY: as in `mask_of`.
+    unsafe { (&raw mut action.sa_mask).cast::<u64>().write(mask) };
+}
+
+/// sigaction(2).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigaction(
+    number: c_int,
+    new: *const libc::sigaction,
+    old: *mut libc::sigaction,
+) -> c_int {
+    // SAFETY: libc's own function looks at it in the same way.
+    let asked = unsafe { new.as_ref() };
+    let is_ourselves = asked.is_some_and(|action| is_our_handler(action.sa_sigaction));
+    if !is_ours() || is_ourselves {
+        // SAFETY: the program's own arguments.
+        return unsafe { real::sigaction(number, new, old) };
+    }
+    if number == SIGSEGV && handles_segv() {
+        let before = segv::exchange(asked.map(wish));
+        if !old.is_null() {
+            // SAFETY: libc's own function writes there in the same way.
+            unsafe { old.write(action_of(before)) };
+        }
+        return 0;
+    }
+    let Some(bit) = u32::try_from(number - 1).ok().and_then(|shift| 1_u64.checked_shl(shift))
+    else {
+        // SAFETY: the program's own arguments.
+        return unsafe { real::sigaction(number, new, old) };
+    };
+    let ours = asked.map(|action| {
+        let mut ours = *action;
+        set_mask_of(&mut ours, mask_of(action) & !SEGV);
+        ours
+    });
+    let new = ours.as_ref().map_or(new, core::ptr::from_ref);
+    // SAFETY: the program's own arguments, or a copy of one.
+    let answer = unsafe { real::sigaction(number, new, old) };
+    if answer != 0 {
+        return answer;
+    }
+    let before = BLOCKED_DURING.load(Ordering::Relaxed) & bit;
+    // SAFETY: libc has just written there.
+    if let Some(old) = unsafe { old.as_mut() }.filter(|_| before != 0) {
+        set_mask_of(old, mask_of(old) | SEGV);
+    }
+    match asked.map(|action| mask_of(action) & SEGV) {
+        None => {}
+        Some(0) => drop(BLOCKED_DURING.fetch_and(!bit, Ordering::Relaxed)),
+        Some(_) => drop(BLOCKED_DURING.fetch_or(bit, Ordering::Relaxed)),
+    }
+    0
+}
+
+fn wish(action: &libc::sigaction) -> SegvAction {
+    SegvAction { handler: action.sa_sigaction, flags: action.sa_flags, mask: mask_of(action) }
+}
+
+fn action_of(wish: SegvAction) -> libc::sigaction {
+    // SAFETY: all zero is an action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = wish.handler;
+    action.sa_flags = wish.flags;
+    set_mask_of(&mut action, wish.mask);
+    action
+}
+
+/// What the older functions do with `handler`: the same as sigaction(2) with `flags`. `None` if it is not about what is ours.
+fn older(number: c_int, handler: sighandler_t, flags: c_int) -> Option<sighandler_t> {
+    if number != SIGSEGV || !is_ours() || !handles_segv() {
+        return None;
+    }
+    if handler == SIG_ERR {
+        crate::errno::set(libc::EINVAL);
+        return Some(SIG_ERR);
+    }
+    Some(segv::exchange(Some(SegvAction { handler, flags, mask: 0 })).handler)
+}
+
+/// signal(2), as programs of today have it.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the program's own arguments.
+    older(number, handler, SA_RESTART).unwrap_or_else(|| unsafe { real::signal(number, handler) })
+}
+
+/// signal(2), by the name that old programs were linked with.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn bsd_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the program's own arguments.
+    unsafe { signal(number, handler) }
+}
+
+/// signal(2), by another name.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn ssignal(number: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the program's own arguments.
+    unsafe { signal(number, handler) }
+}
+
+/// signal(2) of System V: for one time only.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn __sysv_signal(
+    number: c_int,
+    handler: sighandler_t,
+) -> sighandler_t {
+    older(number, handler, SA_RESETHAND | SA_NODEFER)
+        // SAFETY: the program's own arguments.
+        .unwrap_or_else(|| unsafe { real::sysv_signal(number, handler) })
+}
+
+/// signal(2) of System V, by its other name.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+    // SAFETY: the program's own arguments.
+    unsafe { __sysv_signal(number, handler) }
+}
+
+/// What [`sigset`] takes for "block it".
+const SIG_HOLD: sighandler_t = 2;
+
+/// sigset(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t {
+    if number != SIGSEGV || !is_ours() || !handles_segv() {
+        // SAFETY: the program's own arguments.
+        return unsafe { real::sigset(number, handler) };
+    }
+    let was_held = block(handler == SIG_HOLD);
+    let new = (handler != SIG_HOLD).then_some(SegvAction { handler, flags: 0, mask: 0 });
+    let before = segv::exchange(new).handler;
+    if was_held { SIG_HOLD } else { before }
+}
+
+/// sigignore(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigignore(number: c_int) -> c_int {
+    match older(number, libc::SIG_IGN, 0) {
+        Some(_) => 0,
+        // SAFETY: the program's own argument.
+        None => unsafe { real::sigignore(number) },
+    }
+}
+
+/// sighold(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sighold(number: c_int) -> c_int {
+    if number == SIGSEGV && is_ours() {
+        block(true);
+        return 0;
+    }
+    // SAFETY: the program's own argument.
+    unsafe { real::sighold(number) }
+}
+
+/// sigrelse(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigrelse(number: c_int) -> c_int {
+    if number == SIGSEGV && is_ours() {
+        block(false);
+        return 0;
+    }
+    // SAFETY: the program's own argument.
+    unsafe { real::sigrelse(number) }
+}
+
+/// The first 32 signals are a mask of BSD's.
+const BSD_SEGV: c_int = 1 << (SIGSEGV - 1);
+
+fn bsd(asked: c_int, now: bool, call: impl FnOnce(c_int) -> c_int) -> c_int {
+    if !is_ours() {
+        return call(asked);
+    }
+    let before = call(asked & !BSD_SEGV);
+    if block(now) { before | BSD_SEGV } else { before }
+}
+
+/// sigblock(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigblock(mask: c_int) -> c_int {
+    let now = BLOCKED.get() || mask & BSD_SEGV != 0;
+    // SAFETY: a set of signals as a number.
+    bsd(mask, now, |mask| unsafe { real::sigblock(mask) })
+}
+
+/// sigsetmask(3).
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn sigsetmask(mask: c_int) -> c_int {
+    // SAFETY: a set of signals as a number.
+    bsd(mask, mask & BSD_SEGV != 0, |mask| unsafe { real::sigsetmask(mask) })
+}

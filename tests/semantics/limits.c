@@ -1,0 +1,188 @@
+/* Programs at their limits, and programs that end while others of their threads are in the middle of faults. */
+#include "check.h"
+#include <pthread.h>
+#include <sys/resource.h>
+
+#define FILE_BYTES (16 * UNIT)
+
+static int fd;
+static bytes at;
+
+static void touched_hole(void) {
+    fd = sparse_file("file", FILE_BYTES);
+    at = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+}
+
+static void store_into_every_page(bytes from, size_t length) {
+    for (size_t page = 0; page < length / PAGE; page++)
+        from[page * PAGE + page % PAGE] = (uint8_t)(page | 1);
+}
+
+static void limit_to(__rlimit_resource_t what, rlim_t value) {
+    struct rlimit limit = {value, value};
+    MUST(setrlimit(what, &limit));
+}
+
+/* A number of /proc/self/status, in bytes. */
+static size_t status_of(const char *name) {
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    size_t found = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, name, strlen(name)) == 0)
+            found = strtoul(line + strlen(name) + 1, NULL, 10) << 10;
+    CHECK(file && found > 0);
+    fclose(file);
+    return found;
+}
+
+/* ---- descriptors ---- */
+
+CASE(no_descriptor_left_after_mapping) {
+    touched_hole();
+    bytes copy = map_private(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(copy, FILE_BYTES), 0);
+    limit_to(RLIMIT_NOFILE, 0);
+    CHECK_EQUAL(dup(0), -1);
+    say("dup: %s", outcome(-1));
+    store_into_every_page(at, FILE_BYTES / 2);
+    copy[UNIT] = 3;
+    CHECK_EQUAL(pwrite(fd, "w", 1, 12 * UNIT), 1);
+    CHECK_EQUAL(at[12 * UNIT], 'w');
+    CHECK_EQUAL(copy[12 * UNIT], 'w');
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+    MUST(ftruncate(fd, UNIT));
+    CHECK_EQUAL(signal_of_load(at + 2 * UNIT), SIGBUS);
+}
+
+CASE(no_descriptor_left_before_mapping) {
+    fd = sparse_file("file", FILE_BYTES);
+    limit_to(RLIMIT_NOFILE, 0);
+    CHECK_EQUAL(dup(0), -1);
+    at = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    store_into_every_page(at, FILE_BYTES);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+/* ---- address space ---- */
+
+CASE(no_address_space_left_after_mapping) {
+    fd = sparse_file("file", FILE_BYTES);
+    at = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES / 2), 0);
+    limit_to(RLIMIT_AS, status_of("VmSize"));
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    store_into_every_page(at, FILE_BYTES);
+    limit_to(RLIMIT_AS, 0);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+/* There is room for the file and little else: not for what a library might want besides. */
+CASE(hardly_any_address_space_left_before_mapping) {
+    fd = sparse_file("file", FILE_BYTES);
+    limit_to(RLIMIT_AS, status_of("VmSize") + FILE_BYTES + (1 << 20));
+    at = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    store_into_every_page(at, FILE_BYTES);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+CASE(no_address_space_for_the_mapping_itself) {
+    fd = sparse_file("file", FILE_BYTES);
+    limit_to(RLIMIT_AS, status_of("VmSize") + FILE_BYTES / 2);
+    void *none = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(none == MAP_FAILED);
+    say("mmap: %s", outcome(-1));
+    at = map_shared(fd, FILE_BYTES / 4);
+    store_into_every_page(at, FILE_BYTES / 4);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES / 4));
+}
+
+/* ---- data ---- */
+
+/* What a shared mapping of a file takes is no data of the process: what the program is allowed of that stays its own. */
+CASE(a_limit_of_data_is_the_programs_own) {
+    limit_to(RLIMIT_DATA, status_of("VmData") + 4 * FILE_BYTES);
+    int large = sparse_file("large", 16 * FILE_BYTES);
+    bytes view = map_shared(large, 16 * FILE_BYTES);
+    CHECK_EQUAL(touch(view, 16 * FILE_BYTES), 0);
+    void *memory = mmap(NULL, 2 * FILE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    memset(memory, 1, FILE_BYTES);
+    store_into_every_page(view, FILE_BYTES);
+    CHECK(same_as_file(view, large, 0, FILE_BYTES));
+    CHECK_EQUAL(touch(view + FILE_BYTES, 15 * FILE_BYTES), 0);
+}
+
+CASE(no_data_allowed_any_more) {
+    touched_hole();
+    limit_to(RLIMIT_DATA, 1);
+    CHECK(mmap(NULL, UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    store_into_every_page(at, FILE_BYTES);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+/* ---- length of files ---- */
+
+CASE(a_limit_of_file_length_does_not_touch_what_is_there) {
+    touched_hole();
+    signal(SIGXFSZ, SIG_IGN);
+    limit_to(RLIMIT_FSIZE, UNIT);
+    store_into_every_page(at, FILE_BYTES);
+    CHECK_EQUAL(pwrite(fd, "no", 2, 8 * UNIT), -1);
+    say("a write past it: %s", outcome(-1));
+    CHECK_EQUAL(pwrite(fd, "part", 4, UNIT - 2), 2);
+    CHECK_EQUAL(ftruncate(fd, 2 * FILE_BYTES), -1);
+    say("growing: %s", outcome(-1));
+    say("allocating: %s", outcome(fallocate(fd, 0, 0, 2 * FILE_BYTES)));
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+CASE(ending_by_the_limit_of_file_length) {
+    touched_hole();
+    limit_to(RLIMIT_FSIZE, UNIT);
+    at[8 * UNIT] = 1;
+    say("about to write past it");
+    pwrite(fd, "no", 2, 8 * UNIT);
+    say("not reached");
+}
+
+/* ---- ends ---- */
+
+static volatile size_t progress;
+
+static void *store_for_ever(void *argument) {
+    size_t part = (size_t)argument * (FILE_BYTES / 4);
+    for (size_t page = 0;; page = (page + 1) % (FILE_BYTES / 4 / PAGE)) {
+        at[part + page * PAGE] = 5;
+        progress++;
+    }
+    return NULL;
+}
+
+static void threads_in_faults(void) {
+    fd = sparse_file("file", FILE_BYTES);
+    at = map_shared(fd, FILE_BYTES);
+    for (size_t n = 0; n < 4; n++) {
+        pthread_t thread;
+        CHECK_EQUAL(pthread_create(&thread, NULL, store_for_ever, (void *)n), 0);
+    }
+    while (progress < 50) {}
+    forget("file");
+}
+
+CASE(exit_while_threads_are_in_faults) { threads_in_faults(), exit(11); }
+CASE(_exit_while_threads_are_in_faults) { threads_in_faults(), _exit(12); }
+CASE(exit_group_while_threads_are_in_faults) { threads_in_faults(), syscall(SYS_exit_group, 13); }
+CASE(main_returns_while_threads_are_in_faults) { threads_in_faults(); }
+CASE(exec_while_threads_are_in_faults) {
+    threads_in_faults();
+    execl("/bin/sh", "sh", "-c", "exit 14", (char *)NULL);
+}
+CASE(killed_while_threads_are_in_faults) {
+    threads_in_faults();
+    kill(getpid(), SIGKILL);
+}
