@@ -39,7 +39,7 @@ impl MmapOptions {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// # if udax_linux::probe().usable().is_err() { return Ok(()) }
+    /// # if udax_linux::probe().engine().is_err() { return Ok(()) }
     /// let file = tempfile::tempfile()?;
     /// file.set_len(8 << 20)?;
     /// // SAFETY: the slice is not used.
@@ -257,7 +257,7 @@ impl MmapMut {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// # if udax_linux::probe().usable().is_err() { return Ok(()) }
+    /// # if udax_linux::probe().engine().is_err() { return Ok(()) }
     /// let file = tempfile::tempfile()?;
     /// file.set_len(8 << 20)?;
     /// // SAFETY: the slice is not used.

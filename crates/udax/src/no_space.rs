@@ -79,7 +79,7 @@ impl MmapOptions {
     /// ```
     /// use udax::{MmapOptions, NoSpace, WithoutSpace};
     /// # fn main() -> std::io::Result<()> {
-    /// # if udax_linux::probe().usable().is_err() { return Ok(()) }
+    /// # if udax_linux::probe().engine().is_err() { return Ok(()) }
     /// # let file = tempfile::tempfile()?;
     /// # file.set_len(8 << 20)?;
     /// let ask = |lack: &NoSpace<'_>| {
