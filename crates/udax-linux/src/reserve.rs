@@ -39,6 +39,9 @@ fn fill(file: RawFd) -> Result<usize, Errno> {
             return Err(errno);
         }
     }
+    // A child of fork has neither them nor a use for them.
+    // SAFETY: this advice changes no contents.
+    let _ = unsafe { mem::madvise(base, MAPPINGS * mem::PAGE, k::MADV_DONTFORK) };
     Ok(base)
 }
 

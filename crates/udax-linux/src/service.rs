@@ -36,8 +36,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Set in a child of fork, which has none of the threads and none of their descriptors.
-static FORGOTTEN: AtomicBool = AtomicBool::new(false);
+/// How many forks this process comes from, of those that were told. A child has none of the threads of a service and none of their descriptors.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+/// How many those were when a service was started last.
+static FORKS_AT_START: AtomicU32 = AtomicU32::new(0);
 
 /// Where a service thread belongs.
 #[derive(Clone, Copy)]
@@ -92,6 +94,8 @@ pub(crate) struct Table {
 /// See the module. There is usually one in a process; it lives as long as the process.
 pub struct Service {
     pub(crate) id: u64,
+    /// [`FORKS`] when it was started.
+    forks: u32,
     pub(crate) table: Table,
     pub(crate) huge_zero_pages: bool,
     pub(crate) leases: Leases,
@@ -141,7 +145,10 @@ impl Service {
         // The environment is read here, and not by whichever thread comes first.
         let _ = inject::interval();
         let reserve = Reserve::new(table.traps);
+        let forks = FORKS.load(Ordering::Acquire);
+        FORKS_AT_START.store(forks, Ordering::Release);
         Self {
+            forks,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             table,
             huge_zero_pages: start::has_huge_zero_pages(),
@@ -179,7 +186,7 @@ impl Service {
         if self.is_seated() {
             return work();
         }
-        assert!(!Self::is_forgotten(), "a child of fork has no service");
+        assert!(!self.is_of_the_parent(), "a child of fork does not have its parent's service");
         let _quiet = SignalsBlocked::new();
         let task = watch::on_behalf();
         self.to_caller.call(move || {
@@ -198,7 +205,7 @@ impl Service {
         if self.is_seated() {
             return work();
         }
-        assert!(!Self::is_forgotten(), "a child of fork has no service");
+        assert!(!self.is_of_the_parent(), "a child of fork does not have its parent's service");
         let _quiet = SignalsBlocked::new();
         let task = watch::on_behalf();
         self.to_file.call(move || {
@@ -210,14 +217,14 @@ impl Service {
 
     /// Has such work done by `udax-file`, and does not wait for it: this is for the fault thread.
     pub fn post_file_work(&self, work: impl FnOnce() + Send + 'static) {
-        if !Self::is_forgotten() {
+        if !self.is_of_the_parent() {
             self.to_file.post(Box::new(work));
         }
     }
 
     /// The same after `delay`.
     pub fn post_file_work_later(&self, delay: Duration, work: impl FnOnce() + Send + 'static) {
-        if !Self::is_forgotten() {
+        if !self.is_of_the_parent() {
             self.to_file.post_later(delay, Box::new(work));
         }
     }
@@ -225,19 +232,25 @@ impl Service {
     /// For destructors: as [`with_descriptors`](Self::with_descriptors), and nothing in a child of fork. It waits, since what the
     /// kernel does at a last close is for the program to see (flock(2)).
     pub(crate) fn finish<R: Send>(&self, work: impl FnOnce() -> R + Send) {
-        if !Self::is_forgotten() {
+        if !self.is_of_the_parent() {
             self.with_descriptors(work);
         }
     }
 
     /// To be called first thing in a child of fork (not of vfork): what was inherited does nothing from now on when it is
-    /// dropped. One atomic store.
+    /// dropped, and another service may be started. One atomic addition.
     pub fn forget_in_child() {
-        FORGOTTEN.store(true, Ordering::Release);
+        FORKS.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Whether this is a child of fork in which no service has been started.
     pub(crate) fn is_forgotten() -> bool {
-        FORGOTTEN.load(Ordering::Acquire)
+        FORKS.load(Ordering::Acquire) != FORKS_AT_START.load(Ordering::Acquire)
+    }
+
+    /// Whether this process is a child of the one that this is the service of.
+    fn is_of_the_parent(&self) -> bool {
+        FORKS.load(Ordering::Acquire) != self.forks
     }
 
     pub(crate) const fn catcher(&self) -> &Catcher {
@@ -321,7 +334,7 @@ impl Service {
     /// # Panics
     /// In a child of fork, which has no service.
     pub fn serve_as_fault(&self, event: FaultEvent) {
-        assert!(!Self::is_forgotten(), "a child of fork has no service");
+        assert!(!self.is_of_the_parent(), "a child of fork does not have its parent's service");
         match &self.table.catcher {
             Catcher::Signals(signals) => signals.ask(event),
             Catcher::Userfaultfd(uffd) => {

@@ -1,4 +1,5 @@
-//! Forks. Before one, the plain mapping goes in everywhere; the child passes everything on until it executes another program.
+//! Forks. Before one, the plain mapping goes in everywhere; the child begins anew, with what it opens itself. The child of a fork that the C library knows
+//! nothing of, in which hardly anything of it works, passes everything on until it executes another program.
 //!
 //! `fork`, `daemon`, `forkpty` and whatever else of libc forks runs the three handlers registered here. They are registered when the
 //! library is loaded, so the program's own prepare handlers run before ours and its other two after: all may touch mappings.
@@ -49,7 +50,15 @@ extern "C" fn parent() {
 }
 
 extern "C" fn child() {
-    release_in_child(HELD.take());
+    let held = HELD.take();
+    match (held, state::program()) {
+        (Some(held), Some(program)) => {
+            let _errno = Kept::now();
+            crate::report::begin_anew();
+            state::or_abort(|| state::begin_anew(program.in_child(ManuallyDrop::into_inner(held))));
+        }
+        (held, _) => release_in_child(held),
+    }
 }
 
 /// Asks libc to call us around every fork.

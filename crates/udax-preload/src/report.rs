@@ -6,12 +6,13 @@ use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// What `UDAX_STATS` said when the library was loaded.
 static WANTED: OnceLock<OsString> = OnceLock::new();
-/// The process that the library was loaded in: a child that shares its memory does not report.
-static PROCESS: OnceLock<c_int> = OnceLock::new();
+/// The process that the library was loaded in, or a child by fork: a child that shares its memory does not report.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
 static REPORTED: AtomicBool = AtomicBool::new(false);
 
 fn this_process() -> c_int {
@@ -19,15 +20,22 @@ fn this_process() -> c_int {
     unsafe { libc::getpid() }
 }
 
-/// Whether this process is the one that the library was loaded in, and not the child of a vfork that shares its memory.
+/// Whether this process is the one that the library was loaded in or a child by fork, and not the child of a vfork that shares its memory.
 pub(crate) fn is_own_process() -> bool {
-    PROCESS.get() == Some(&this_process())
+    PROCESS.load(Ordering::Relaxed) == this_process()
+}
+
+/// In a child of fork, which reports for itself, if it has mapped a file.
+pub(crate) fn begin_anew() {
+    PROCESS.store(this_process(), Ordering::Relaxed);
+    IS_CHILD.store(true, Ordering::Relaxed);
+    REPORTED.store(false, Ordering::Relaxed);
 }
 
 /// Takes note of what is asked for. `1` means standard error; any other number as well, but from processes other than that one only
 /// if they have mapped a file; anything else is the path of a file to add a line of JSON to.
 pub(crate) fn prepare(wanted: Option<OsString>) {
-    PROCESS.get_or_init(this_process);
+    PROCESS.store(this_process(), Ordering::Relaxed);
     if let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) {
         WANTED.get_or_init(|| wanted);
     }
@@ -40,7 +48,8 @@ pub(crate) fn at_end() {
     }
     state::ask(|program| {
         program.at_exit();
-        if let Some(wanted) = WANTED.get() {
+        let has_done_anything = !IS_CHILD.load(Ordering::Relaxed) || state::any_file_mapped();
+        if let Some(wanted) = WANTED.get().filter(|_| has_done_anything) {
             tell(wanted, &program.statistics());
         }
     });
@@ -49,7 +58,7 @@ pub(crate) fn at_end() {
 fn tell(wanted: &OsStr, statistics: &udax::Statistics) {
     let number = wanted.to_str().and_then(|text| text.parse::<c_int>().ok());
     if let Some(number) = number {
-        if number == 1 || state::any_file_mapped() || Some(&number) == PROCESS.get() {
+        if number == 1 || state::any_file_mapped() || number == PROCESS.load(Ordering::Relaxed) {
             to_stderr(&format!("{statistics}\n"));
         }
         return;

@@ -1,14 +1,14 @@
 //! Whether udax has a say in this call: the library's one piece of state.
 //!
-//! `STARTING` (libc is not ready yet) and `OFF` (the child of a fork) pass everything to the kernel as it is. So does a call made by
+//! `STARTING` (libc is not ready yet) and `OFF` (the child of a fork that the C library knows nothing of) pass everything to the kernel as it is. So does a call made by
 //! udax itself: by one of its threads, or by a thread of the program while it is in our code.
 
 use crate::errno::Kept;
 use std::cell::Cell;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use udax::program::Program;
 use udax_linux::{NativeCalls, Service, SignalsBlocked};
 
@@ -17,7 +17,8 @@ const ON: u8 = 1;
 const OFF: u8 = 2;
 
 static MODE: AtomicU8 = AtomicU8::new(STARTING);
-static PROGRAM: OnceLock<Program> = OnceLock::new();
+/// Each stays for good: a call may be in it while the process forks.
+static PROGRAM: AtomicPtr<Program> = AtomicPtr::new(null_mut());
 /// The program has mapped a file. Before that no memory of it can be ours.
 static FILE_MAPPED: AtomicBool = AtomicBool::new(false);
 
@@ -34,9 +35,14 @@ pub(crate) fn native() -> NativeCalls {
 
 /// From now on udax is asked.
 pub(crate) fn switch_on(program: Program) {
-    if PROGRAM.set(program).is_ok() {
-        MODE.store(ON, Ordering::Release);
-    }
+    PROGRAM.store(Box::into_raw(Box::new(program)), Ordering::Release);
+    MODE.store(ON, Ordering::Release);
+}
+
+/// In a child of fork: `program` is asked from now on, and no memory of the process is ours.
+pub(crate) fn begin_anew(program: Program) {
+    FILE_MAPPED.store(false, Ordering::SeqCst);
+    switch_on(program);
 }
 
 /// From now on everything is passed on, for good. Async-signal-safe.
@@ -61,7 +67,8 @@ pub(crate) fn program() -> Option<&'static Program> {
     if MODE.load(Ordering::Acquire) != ON || INSIDE.get() || Service::on_service_thread() {
         return None;
     }
-    PROGRAM.get()
+    // SAFETY: it is null, or came from a box that nobody takes back.
+    unsafe { PROGRAM.load(Ordering::Acquire).as_ref() }
 }
 
 /// The runtime, entered: until drop the thread's own calls go straight on. All signals wait meanwhile: a handler of the program that

@@ -2,26 +2,41 @@
 
 use crate::regions::Regions;
 use crate::runtime::{Files, Runtime};
+use crate::served::FileKey;
+use std::collections::BTreeSet;
 use std::sync::{MutexGuard, RwLockWriteGuard};
-use udax_linux::{Service, SignalsBlocked};
+use udax_linux::{Service, SignalsBlocked, segv};
 
 /// A fork is under way: no fault is, and no file is served.
 #[must_use = "end it with `parent` or `child`"]
 pub struct ForkGuard<'r> {
     runtime: &'r Runtime,
     _regions: RwLockWriteGuard<'r, Regions>,
-    _files: MutexGuard<'r, Files>,
+    files: MutexGuard<'r, Files>,
+    _actions: segv::Writing,
     _signals: SignalsBlocked,
 }
 
 impl ForkGuard<'_> {
     /// In the parent, after the fork.
-    pub fn parent(self) {}
+    pub fn parent(mut self) {
+        // What another thread opened while the fork was on its way may be open in the child.
+        taint_open(&mut self.files);
+    }
 
-    /// In the child: there are no service threads here, and nothing is served until another program is executed.
+    /// In the child: there are no service threads here, and this runtime serves nothing any more. Async-signal-safe.
     pub fn child(self) {
         Service::forget_in_child();
         self.runtime.state.close();
+    }
+
+    /// The same, and the files of which the parent may have a descriptor of ours. Allocates.
+    pub(crate) fn child_shares(mut self) -> BTreeSet<FileKey> {
+        crate::in_flight::forget_in_child();
+        taint_open(&mut self.files);
+        let shared = std::mem::take(&mut self.files.tainted);
+        self.child();
+        shared
     }
 }
 
@@ -37,7 +52,8 @@ impl Runtime {
         taint_open(&mut files);
         self.state.end_all(&mut files, "the process forked");
         let regions = self.state.regions_mut();
-        ForkGuard { runtime: self, _regions: regions, _files: files, _signals: signals }
+        let actions = segv::Writing::begin();
+        ForkGuard { runtime: self, _regions: regions, files, _actions: actions, _signals: signals }
     }
 
     pub(crate) fn before_exec(&self) {

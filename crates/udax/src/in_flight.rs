@@ -38,6 +38,11 @@ impl Drop for Writing {
     }
 }
 
+/// In a child of fork, which has none of the threads that were writing.
+pub(crate) fn forget_in_child() {
+    WRITERS.iter().for_each(|slot| slot.store(0, Ordering::SeqCst));
+}
+
 /// Whether a system call may be writing the file right now.
 pub(crate) fn is_written(service: &Service, key: FileKey) -> bool {
     // The slots first: the file is registered, so who publishes later sees that. As a rule nobody writes, and a program may have thousands of files open.

@@ -181,12 +181,17 @@ impl Handler for State {
 
 impl Runtime {
     pub(crate) fn new(tracer: Option<Arc<dyn Tracer>>) -> Self {
+        Self::sharing(tracer, BTreeSet::new())
+    }
+
+    /// The same for a process of which another may have the descriptors that `tainted` are open by.
+    pub(crate) fn sharing(tracer: Option<Arc<dyn Tracer>>, tainted: BTreeSet<FileKey>) -> Self {
         let state = Arc::new_cyclic(|own| State {
             own: Weak::clone(own),
             giving_back: RwLock::default(),
             given_back_pages: AtomicU64::new(0),
             keeps_open: std::env::var_os("UDAX_TEST_KEEP_OPEN").is_some_and(|value| value == "1"),
-            files: Mutex::default(),
+            files: Mutex::new(Files { tainted, ..Files::default() }),
             regions: RwLock::default(),
             dax: Dax::new(tracer),
             serving: AtomicUsize::new(0),

@@ -27,13 +27,15 @@ static MASK: AtomicU64 = AtomicU64::new(0);
 /// Held by who writes, with every signal blocked: a handler on its thread would read for ever.
 static WRITING: AtomicBool = AtomicBool::new(false);
 
-/// The right to write, and to tell the kernel.
-pub(super) struct Writing {
+/// The right to write, and to tell the kernel. Held over a fork as well: in the child there is nobody to finish what another thread was writing.
+#[must_use]
+pub struct Writing {
     _quiet: SignalsBlocked,
 }
 
 impl Writing {
-    pub(super) fn begin() -> Self {
+    /// Waits, with every signal blocked, until no other thread writes.
+    pub fn begin() -> Self {
         let quiet = SignalsBlocked::new();
         while WRITING.swap(true, Ordering::Acquire) {
             std::thread::yield_now();

@@ -8,7 +8,7 @@ mod context;
 mod handler;
 mod posts;
 
-pub use action::SegvAction;
+pub use action::{SegvAction, Writing};
 pub use handler::{IsBlocked, Raised, ask_whether_blocked, exchange, handles_segv, is_our_handler};
 
 use crate::bounds::Bounds;

@@ -2,6 +2,7 @@
 
 use super::Program;
 use crate::fork::ForkGuard;
+use crate::runtime::Runtime;
 
 impl Program {
     /// When the library is loaded: what is open now may be open in the parent as well.
@@ -13,6 +14,14 @@ impl Program {
     /// now are not served again: the child may write them unseen.
     pub fn before_fork(&self) -> ForkGuard<'_> {
         self.runtime.before_fork()
+    }
+
+    /// In the child of a fork, once the C library works there again: what is to be asked from now on. What the parent had open stays plain, since it may store
+    /// to it unseen; what is opened from here on is served as ever. The old one may only be leaked. Starts nothing; allocates.
+    #[must_use]
+    pub fn in_child(&self, fork: ForkGuard<'_>) -> Self {
+        let runtime = Runtime::sharing(None, fork.child_shares());
+        Self { native: self.native, promise: self.promise, runtime, trace: None }
     }
 
     /// Before another program takes the place of this one: a lease on a descriptor that it inherits would have nobody to answer for it.
