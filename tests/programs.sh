@@ -105,6 +105,27 @@ check_hole_scan() {
     done
 }
 
+# Processes that read the holes of a file leave them holes, whoever maps it; and see what is written.
+check_readers() {
+    local name=readers entry directory
+    wanted_family $name || return 0
+    "$CC" -std=gnu17 -O1 -Wall -Wextra -Werror -D_GNU_SOURCE -o "$work/readers" "$here/readers.c"
+    compare $name as_it_is files "$work/readers"
+    compare "$name-write" as_it_is files "$work/readers" write
+    [ "$UDAX_STUB" = 1 ] && return 0
+    for entry in "${places[@]}"; do
+        [ "${entry%%:*}" = tmpfs ] || continue
+        directory=${entry#*:}/program
+        run udax "$directory" as_it_is "$work/readers"
+        if [ "$(<"$work/udax.storage")" -lt $((4 << 20)) ]; then
+            pass
+        else
+            fail "$name on tmpfs: reading holes took $(<"$work/udax.storage") bytes of storage" "$work/udax.err"
+        fi
+        rm -rf "$directory"
+    done
+}
+
 check_python() {
     have mmap-module "$PYTHON" && compare mmap-module as_it_is files "$PYTHON" "$here/mmap_module.py"
     have processes "$PYTHON" && compare processes as_it_is files "$PYTHON" "$here/processes.py"
@@ -193,6 +214,7 @@ check_stress() {
 }
 
 check_hole_scan
+check_readers
 check_python
 check_databases
 check_tools

@@ -190,7 +190,14 @@ impl FileHandle {
         self.program.number
     }
 
-    /// Asks the kernel for a lease on the program's description. One description can have but one.
+    /// That of the description to have a lease on. A write lease counts writers and excuses its own, so it has to be the program's. A read lease goes to one
+    /// that nobody else has: a child of fork, which shares the program's, may take its own and leave us ours.
+    pub(crate) fn leased_descriptor(&self) -> RawFd {
+        let own = self.probe.as_ref().filter(|_| self.info.access == AccessMode::ReadOnly);
+        own.unwrap_or(&self.program).number
+    }
+
+    /// Asks the kernel for a lease: on the program's description if the file may be written through it, else on one of our own. One description can have but one.
     ///
     /// # Errors
     /// What the kernel's refusal means.
@@ -305,15 +312,9 @@ impl FileHandle {
 }
 
 /// Opens the file behind `number` once more. With access mode 3 it can be neither read nor written through, and a lease's
-/// count of openers leaves it out; it needs both permissions all the same. A reader does not mind another reader.
+/// count of openers leaves it out; it needs both permissions all the same, and breaks leases as a writer does. A reader does not mind another reader.
 fn open_again(number: RawFd, access: AccessMode) -> Option<RawFd> {
     let path = std::ffi::CString::new(format!("/proc/thread-self/fd/{number}")).ok()?;
-    let common = k::O_CLOEXEC | k::O_NONBLOCK | k::O_NOCTTY;
-    fd::open(&path, k::O_ACCMODE | common).ok().or_else(|| {
-        if access == AccessMode::ReadOnly {
-            fd::open(&path, k::O_RDONLY | common).ok()
-        } else {
-            None
-        }
-    })
+    let mode = if access == AccessMode::ReadOnly { k::O_RDONLY } else { k::O_ACCMODE };
+    fd::open(&path, mode | k::O_CLOEXEC | k::O_NONBLOCK | k::O_NOCTTY).ok()
 }

@@ -185,7 +185,7 @@ impl Lease {
         let kind = if file.info().access.can_write() { k::F_WRLCK } else { k::F_RDLCK };
         let service = file.service();
         let id = service
-            .with_descriptors(|| service.leases.take(file.descriptor(), kind))
+            .with_descriptors(|| service.leases.take(file.leased_descriptor(), kind))
             .map_err(LeaseRefused::from_errno)?;
         Ok(Self { id, file: Arc::clone(file) })
     }

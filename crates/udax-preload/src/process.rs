@@ -52,10 +52,10 @@ extern "C" fn parent() {
 extern "C" fn child() {
     let held = HELD.take();
     match (held, state::program()) {
-        (Some(held), Some(program)) => {
+        (Some(held), Some(parents)) => {
             let _errno = Kept::now();
             crate::report::begin_anew();
-            state::or_abort(|| state::begin_anew(program.in_child(ManuallyDrop::into_inner(held))));
+            state::begin_anew(|| parents.in_child(ManuallyDrop::into_inner(held)));
         }
         (held, _) => release_in_child(held),
     }

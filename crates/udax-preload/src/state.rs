@@ -39,10 +39,18 @@ pub(crate) fn switch_on(program: Program) {
     MODE.store(ON, Ordering::Release);
 }
 
-/// In a child of fork: `program` is asked from now on, and no memory of the process is ours.
-pub(crate) fn begin_anew(program: Program) {
-    FILE_MAPPED.store(false, Ordering::SeqCst);
+/// In a child of fork: the program that `in_child` makes is asked from now on.
+pub(crate) fn begin_anew(in_child: impl FnOnce() -> (Program, SignalsBlocked)) {
+    INSIDE.set(true);
+    let mark = Mark;
+    let (program, signals) = or_abort(in_child);
+    if !program.is_serving() {
+        // No memory of the process is ours.
+        FILE_MAPPED.store(false, Ordering::SeqCst);
+    }
     switch_on(program);
+    drop(mark);
+    drop(signals);
 }
 
 /// From now on everything is passed on, for good. Async-signal-safe.

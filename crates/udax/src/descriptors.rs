@@ -4,6 +4,7 @@ use crate::served::FileKey;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use udax_core::{PAGE_BYTES, PageIndex, PageRange};
 use udax_linux::Service;
 
@@ -12,6 +13,8 @@ use udax_linux::Service;
 pub(crate) struct OpenFile {
     pub(crate) fd: i32,
     pub(crate) key: FileKey,
+    /// Whether the file may be written through it.
+    pub(crate) can_write: bool,
 }
 
 /// The regular files that the program has open. /proc/self is the program's own table, also when a service thread looks.
@@ -29,7 +32,12 @@ pub(crate) fn open_files() -> Vec<OpenFile> {
             continue;
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
-            files.push(OpenFile { fd, key: FileKey { dev: stat.st_dev, ino: stat.st_ino } });
+            let key = FileKey { dev: stat.st_dev, ino: stat.st_ino };
+            // The link's own permissions are the descriptor's.
+            let link = rustix::fs::statat(&dir, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW);
+            let can_write =
+                link.map_or(true, |link| Mode::from_raw_mode(link.st_mode).contains(Mode::WUSR));
+            files.push(OpenFile { fd, key, can_write });
         }
     }
     files
@@ -41,6 +49,15 @@ pub(crate) fn key_of(fd: i32) -> Option<FileKey> {
     let stat = stat.ok()?;
     (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
         .then_some(FileKey { dev: stat.st_dev, ino: stat.st_ino })
+}
+
+/// Opens a file for reading by the name that it had, if it is still that file.
+pub(crate) fn open_again(name: &str, key: FileKey) -> Option<OwnedFd> {
+    // Whatever else has the name now is not waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let fd = rustix::fs::open(name, flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&fd).ok()?;
+    (FileKey { dev: stat.st_dev, ino: stat.st_ino } == key).then_some(fd)
 }
 
 /// The name of a descriptor's file, for people.

@@ -119,7 +119,7 @@ impl State {
         vmas.iter().all(|vma| vma.space.shows_the_file(ranges))
     }
 
-    fn give_back(&self, file: &Arc<ServedFile>, range: PageRange) {
+    pub(crate) fn give_back(&self, file: &Arc<ServedFile>, range: PageRange) {
         let _no_sync = match self.giving_back.try_write() {
             Ok(guard) => guard,
             Err(TryLockError::WouldBlock | TryLockError::Poisoned(_)) => {

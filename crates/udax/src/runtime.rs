@@ -288,10 +288,12 @@ impl Runtime {
             self.state.serving.fetch_sub(1, Ordering::SeqCst);
             return Err(Refusal::WriteUnderWay);
         }
-        for pages in
-            crate::descriptors::mapped_shared(service, key.ino, &(area.address()..area.end()))
-        {
-            file.host.keep(crate::served::whole_units(pages));
+        // What nobody may write has no mapping either that stores.
+        if !file.is_only_read() {
+            let itself = area.address()..area.end();
+            for pages in crate::descriptors::mapped_shared(service, key.ino, &itself) {
+                file.host.keep(crate::served::whole_units(pages));
+            }
         }
         Ok(file)
     }

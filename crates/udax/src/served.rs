@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use udax_core::{Dax, Inode, Order, PAGE_BYTES, PageIndex, PageRange};
 use udax_host::{HostFile, HostKind};
-use udax_linux::{FileHandle, FileInfo, Lease, LeaseId};
+use udax_linux::{AccessMode, FileHandle, FileInfo, Lease, LeaseId};
 
 /// Which file, in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +78,13 @@ impl ServedFile {
 
     pub(crate) fn count_fault(&self) {
         self.faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether nobody can write it while its proof lasts: its mappings neither, and no process that has the program's descriptor as well.
+    pub(crate) fn is_only_read(&self) -> bool {
+        let proof = self.proof.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_lease = matches!(&*proof, Some(Proof::Lease(_)));
+        has_lease && self.handle.info().access == AccessMode::ReadOnly
     }
 
     /// Takes the proof; dropping it lets a lease go, and whoever waited for that goes on.

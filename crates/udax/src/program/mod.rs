@@ -48,6 +48,12 @@ impl Program {
         Self { native, promise, runtime: Runtime::new(tracer), trace }
     }
 
+    /// Whether any file is served now. Any thread; blocks nothing.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.runtime.state.is_serving()
+    }
+
     /// What was served, what was passed through, and why.
     #[must_use]
     pub fn statistics(&self) -> Statistics {

@@ -3,6 +3,7 @@
 use super::Program;
 use crate::fork::ForkGuard;
 use crate::runtime::Runtime;
+use udax_linux::SignalsBlocked;
 
 impl Program {
     /// When the library is loaded: what is open now may be open in the parent as well.
@@ -18,10 +19,16 @@ impl Program {
 
     /// In the child of a fork, once the C library works there again: what is to be asked from now on. What the parent had open stays plain, since it may store
     /// to it unseen; what is opened from here on is served as ever. The old one may only be leaked. Starts nothing; allocates.
+    ///
+    /// A file that nobody writes, and that can be opened by the name it had, is served as in the parent: then service threads are started.
+    /// Every signal is blocked until the second half of the answer is dropped.
     #[must_use]
-    pub fn in_child(&self, fork: ForkGuard<'_>) -> Self {
-        let runtime = Runtime::sharing(None, fork.child_shares());
-        Self { native: self.native, promise: self.promise, runtime, trace: None }
+    pub fn in_child(&self, fork: ForkGuard<'_>) -> (Self, SignalsBlocked) {
+        let inherited = fork.child_inherits();
+        let runtime = Runtime::sharing(None, inherited.tainted);
+        inherited.mappings.iter().for_each(|mapping| runtime.serve_inherited(mapping));
+        let program = Self { native: self.native, promise: self.promise, runtime, trace: None };
+        (program, inherited.signals)
     }
 
     /// Before another program takes the place of this one: a lease on a descriptor that it inherits would have nobody to answer for it.
