@@ -111,6 +111,8 @@ static void let_stranger_in(struct slot *slot) {
         char name[16];
         snprintf(name, sizeof name, "%u", number);
         int log = setpgid(0, slot->worker) == 0 && chdir(slot->directory) == 0 ? open("log", O_WRONLY | O_APPEND | O_CLOEXEC) : -1;
+        if (log < 0) /* The life is over, and with it the group in which it would be ended. */
+            _exit(0);
         dup2(log, 1);
         dup2(log, 2);
         execl(slot->worker_path, slot->worker_path, slot->segment_name, name, (char *)NULL);
