@@ -125,14 +125,7 @@ impl Runtime {
         let regions = self.state.regions_mut();
         resting.iter().for_each(|file| State::make_plain_for_a_while(&regions, file));
         let actions = segv::Writing::begin();
-        ForkGuard {
-            runtime: self,
-            resting,
-            regions,
-            files,
-            _actions: actions,
-            signals,
-        }
+        ForkGuard { runtime: self, resting, regions, files, _actions: actions, signals }
     }
 
     pub(crate) fn before_exec(&self) {

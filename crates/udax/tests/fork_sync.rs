@@ -1,11 +1,15 @@
-//! A child of fork calls msync(2) while its parent gives back what stores had opened.
-#![expect(unsafe_code, reason = "processes fork")]
+//! Forks of a program that uses the library.
+#![expect(unsafe_code, reason = "mappings are made by unsafe functions, as memmap2's are")]
 
 mod common;
 
-use common::{PAGE, UNIT, disk, sparse, wait_for_giving_back};
+use common::{PAGE, UNIT, disk, ended_well, in_child, sparse, wait_for_giving_back};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use udax::MmapOptions;
+
+const UNITS: usize = 16;
 
 /// The lock that a sync takes may be held by a thread that the child does not have.
 #[test]
@@ -27,20 +31,32 @@ fn a_child_of_fork_syncs_while_its_parent_gives_back() {
             map.store(unit * UNIT + unit * 7919 % 512 * PAGE, &[1]);
         }
         wait_for_giving_back(before);
-        // SAFETY: the child calls what a child of a threaded process may, and the library's flush, which is the subject.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            // SAFETY: a number. A child that hangs is ended by it.
-            unsafe { libc::alarm(20) };
+        ended_well(in_child(|| {
             small.store(0, &[1]);
-            let flushed = small.flush();
-            // SAFETY: it ends this process, and runs nothing of the parent's.
-            unsafe { libc::_exit(i32::from(flushed.is_err())) };
-        }
-        let mut status = 0;
-        // SAFETY: the pointer is to the number, borrowed for the call.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+            small.flush().is_ok()
+        }));
         open.push(file);
     }
+}
+
+/// Only for what is open for reading alone: so the file is dropped that can write it.
+#[test]
+fn a_parent_goes_on_being_shown_the_holes_of_what_it_only_reads() {
+    if common::cannot_serve() {
+        return;
+    }
+    let file = sparse(Path::new("/dev/shm"), UNITS);
+    let reader = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let reader = reader.expect("opened for reading");
+    drop(file);
+    // SAFETY: nobody stores to the file.
+    let map = unsafe { MmapOptions::new().map(&reader) }.expect("mapped");
+    assert_eq!(map.report().plain_because, None, "it is to be served");
+    assert_eq!(map[0], 0);
+    let child = in_child(|| map[UNIT] == 0);
+    ended_well(child);
+    assert_eq!(map.report().plain_because, None, "it is served still");
+    assert!(map.iter().step_by(PAGE).all(|&byte| byte == 0));
+    let storage = reader.metadata().expect("looked at").blocks() * 512;
+    assert!(storage <= 8 * PAGE as u64, "reading took {storage} bytes of storage");
 }
