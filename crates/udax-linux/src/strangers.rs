@@ -5,6 +5,7 @@
 
 use crate::area::{Sharing, VmaArea, bytes};
 use crate::catcher::Catcher;
+use crate::events::Access;
 use crate::runs::{Run, RunState};
 use crate::service::Service;
 use crate::space::{LinuxSpace, State};
@@ -65,6 +66,15 @@ fn mappings_over(service: &Service, address: usize, length_bytes: usize) -> Vec<
         }
     }
     all
+}
+
+/// Whether the kernel allows `access` at `address` now. Where nothing lies it says so itself, to whoever comes there. On a service thread.
+pub(crate) fn are_rights_there(service: &Service, address: usize, access: Access) -> bool {
+    let page = address & !(mem::PAGE - 1);
+    // Where stores are allowed, so are loads, by every processor's rule.
+    mappings_over(service, page, mem::PAGE)
+        .iter()
+        .all(|found| found.may_be_stored_to || access == Access::Read && found.may_be_loaded_from)
 }
 
 impl LinuxSpace {
@@ -196,11 +206,13 @@ fn parse(line: &str) -> Option<Found> {
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
     let rights = fields.next()?;
-    let (is_shared, may_be_stored_to) = (rights.ends_with('s'), rights.contains('w'));
+    let (may_be_loaded_from, may_be_stored_to) = (rights.contains('r'), rights.contains('w'));
+    let is_shared = rights.ends_with('s');
     let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
     let ino = fields.nth(1)?.parse().ok()?;
     (start % mem::PAGE == 0).then_some(Found {
         addresses: start..end,
+        may_be_loaded_from,
         may_be_stored_to,
         is_shared,
         offset_bytes,

@@ -9,7 +9,7 @@ use crate::events::{Access, Cause, FaultEvent, Verdict};
 use crate::sys::{mem, signal};
 use libc::{c_int, c_void, siginfo_t};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `SEGV_ACCERR`: there is memory, and it may not be accessed so. Where there is none, it is none of ours.
 const NO_RIGHT: c_int = 2;
@@ -107,7 +107,8 @@ extern "C-unwind" fn on_segv(number: c_int, info: *mut siginfo_t, context: *mut 
     let code = told.si_code;
     // SAFETY: 1: these are the arguments of the handler.
     let seen = unsafe { Context::of(context) };
-    if code == NO_RIGHT {
+    // Nothing of ours can be executed, nor could be by being served.
+    if code == NO_RIGHT && !seen.executes {
         // SAFETY: this code comes with an address.
         let address = unsafe { told.si_addr() }.addr();
         if is_served(address, &seen) {
@@ -126,26 +127,10 @@ fn is_served(address: usize, seen: &Context) -> bool {
         thread: signal::thread_id(),
     };
     Posts::over(address).any(|posts| match posts.ask(event) {
-        Verdict::Served => true,
-        Verdict::Free => !is_repeated(event, seen.instruction),
+        // What has become free meanwhile is tried again as well. That it is in fact, `udax-fault` has seen.
+        Verdict::Served | Verdict::Free => true,
         Verdict::NotOurs => false,
     })
-}
-
-/// How often an access is tried again though nothing was in its way: then the rights are not what we know of them, or it is about something else.
-const PATIENCE: u64 = 64;
-const COUNT: u64 = 0xff;
-
-/// Whether this thread has come here so often for the same. By the number of the thread: two that share a place only forget.
-fn is_repeated(event: FaultEvent, instruction: usize) -> bool {
-    static LAST: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
-    let last = &LAST[event.thread.unsigned_abs() as usize % LAST.len()];
-    let mixed = (event.address as u64).rotate_left(20) ^ (instruction as u64).rotate_left(40);
-    let which = (mixed ^ u64::from(event.thread.unsigned_abs())) << 8;
-    let before = last.load(Ordering::Relaxed);
-    let count = if before & !COUNT == which { (before & COUNT) + 1 } else { 1 };
-    last.store(which | count.min(COUNT), Ordering::Relaxed);
-    count > PATIENCE
 }
 
 /// Does what the kernel would have done with the program's own action.
