@@ -55,7 +55,11 @@ impl Asked {
             | bits::MAP_STACK
             | bits::MAP_HUGETLB
             | bits::MAP_SYNC;
-        if self.flags & refused != 0 || self.fd < 0 || self.prot & PROT_EXEC != 0 {
+        if self.flags & refused != 0
+            || self.fd < 0
+            || self.prot & PROT_EXEC != 0
+            || self.copies_all()
+        {
             return None;
         }
         match self.flags & bits::MAP_TYPE {
@@ -71,6 +75,13 @@ impl Asked {
         self.flags & bits::MAP_ANONYMOUS == 0
             && self.fd >= 0
             && (kind == bits::MAP_SHARED || kind == bits::MAP_SHARED_VALIDATE)
+    }
+
+    /// Whether the kernel makes the program's own copy of every page at once, so that no hole is left to show.
+    fn copies_all(&self) -> bool {
+        const PROT_WRITE: i32 = 2;
+        let is_private = self.flags & bits::MAP_TYPE == bits::MAP_PRIVATE;
+        is_private && self.flags & bits::MAP_POPULATE != 0 && self.prot & PROT_WRITE != 0
     }
 
     fn is_large(&self) -> bool {
