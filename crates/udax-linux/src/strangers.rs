@@ -94,6 +94,18 @@ impl LinuxSpace {
         }
     }
 
+    /// Maps the file anew over all of a shared mapping that is plain, so that nothing keeps parts of it apart: no advice, which is lost. Nothing is done where it shows
+    /// anything else. It reads all of /proc/self/maps.
+    pub fn unite(&self) {
+        let pages = self.area().pages();
+        if self.area().sharing() == Sharing::Shared
+            && self.is_plain(pages)
+            && self.shows_the_file(&[pages])
+        {
+            self.plain_now(&mut self.hold().state, pages);
+        }
+    }
+
     /// Whether what of `range` is plain maps the file yet: what lies there in its place is nothing that a trap may be put over. It reads all of /proc/self/maps.
     #[must_use]
     pub fn shows_the_file(&self, ranges: &[PageRange]) -> bool {
