@@ -254,11 +254,12 @@ pub(crate) unsafe extern "C" fn sigaction(
     let new = ours.as_ref().map_or(new, core::ptr::from_ref);
     // SAFETY: the program's own arguments, or a copy of one.
     let answer = unsafe { real::sigaction(number, new, old) };
-    // SAFETY: libc has just written there.
-    if answer == 0
-        && let Some(old) = unsafe { old.as_mut() }
-    {
-        set_mask_of(old, program_set(mask_of(old)));
+    if answer == 0 {
+        // SAFETY: libc has just written there.
+        let old = unsafe { old.as_mut() };
+        if let Some(old) = old {
+            set_mask_of(old, program_set(mask_of(old)));
+        }
     }
     answer
 }
