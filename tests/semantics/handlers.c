@@ -1,6 +1,7 @@
 /* Programs that live by SIGSEGV, and programs that want no signal at all. */
 #include "check.h"
 #include <pthread.h>
+#include <ucontext.h>
 
 #define FILE_BYTES (16 * UNIT)
 
@@ -256,4 +257,137 @@ CASE(a_thread_that_waits_for_every_signal) {
         CHECK_EQUAL(info.si_pid, getpid());
     }
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
+/* ---- whether SIGSEGV is blocked goes where the mask goes ---- */
+
+static void block_all(int number) {
+    (void)number;
+    sigset_t all;
+    sigfillset(&all);
+    MUST(sigprocmask(SIG_BLOCK, &all, NULL));
+}
+
+static void block_all_and_jump(int number) {
+    block_all(number);
+    siglongjmp(back, 1);
+}
+
+static void say_mask(const char *when) {
+    sigset_t mask;
+    MUST(sigprocmask(SIG_BLOCK, NULL, &mask));
+    printf("%s:", when);
+    for (int number = 1; number < NSIG; number++)
+        if (sigismember(&mask, number) == 1)
+            printf(" %d", number);
+    say(" .");
+}
+
+CASE(a_mask_ends_with_the_handler_that_has_set_it) {
+    struct sigaction returns = {.sa_handler = block_all}, jumps = {.sa_handler = block_all_and_jump};
+    MUST(sigaction(SIGUSR1, &returns, NULL));
+    MUST(sigaction(SIGUSR2, &jumps, NULL));
+    touched_hole();
+    raise(SIGUSR1);
+    say_mask("returned");
+    say("%s", signal_name(signal_of_store((bytes)8, 1)));
+    if (sigsetjmp(back, 1) == 0)
+        raise(SIGUSR2);
+    say_mask("jumped");
+    say("%s", signal_name(signal_of_store((bytes)8, 1)));
+    at[PAGE] = 1;
+}
+
+CASE(masks_are_seen_as_they_were_set) {
+    touched_hole();
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGSEGV);
+    MUST(sigprocmask(SIG_SETMASK, &set, NULL));
+    say_mask("one");
+    at[PAGE] = 1;
+    sigfillset(&set);
+    sigdelset(&set, SIGSEGV);
+    MUST(sigprocmask(SIG_SETMASK, &set, NULL));
+    say_mask("all but it");
+    at[2 * PAGE] = 1;
+    sigaddset(&set, SIGSEGV);
+    MUST(sigprocmask(SIG_SETMASK, &set, NULL));
+    say_mask("all");
+    sigemptyset(&set);
+    sigaddset(&set, SIGSEGV);
+    MUST(sigprocmask(SIG_UNBLOCK, &set, NULL));
+    say_mask("all but it");
+    sigfillset(&set);
+    MUST(sigprocmask(SIG_UNBLOCK, &set, NULL));
+    say_mask("none");
+}
+
+static volatile int handler_calls;
+
+static void fail_again(int number) {
+    (void)number;
+    handler_calls++;
+    say("called %d", handler_calls);
+    if (handler_calls < 100) {
+        at[PAGE * (size_t)handler_calls] = 1; /* which is none of its business */
+        *(volatile int *)8 = 1;
+    }
+    _exit(3);
+}
+
+/* The kernel asks no handler while the signal is blocked, as it is in its own. */
+CASE(an_access_that_fails_in_its_own_handler_ends_the_process) {
+    touched_hole();
+    struct sigaction action = {.sa_handler = fail_again};
+    MUST(sigaction(SIGSEGV, &action, NULL));
+    *(volatile int *)8 = 1;
+}
+
+static void *store_a_little(void *argument) {
+    (void)argument;
+    say_mask("in the thread");
+    at[7 * PAGE] = 5;
+    at[3 * UNIT] = 7;
+    return NULL;
+}
+
+CASE(a_thread_that_begins_with_every_signal_blocked) {
+    touched_hole();
+    sigset_t all, seen;
+    sigfillset(&all);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    CHECK_EQUAL(pthread_attr_setsigmask_np(&attributes, &all), 0);
+    CHECK_EQUAL(pthread_attr_getsigmask_np(&attributes, &seen), 0);
+    CHECK_EQUAL(sigismember(&seen, SIGSEGV), 1);
+    pthread_t thread;
+    CHECK_EQUAL(pthread_create(&thread, &attributes, store_a_little, NULL), 0);
+    pthread_join(thread, NULL);
+    CHECK_EQUAL(at[7 * PAGE], 5);
+    CHECK_EQUAL(pthread_sigmask(SIG_SETMASK, &all, NULL), 0);
+    CHECK_EQUAL(pthread_create(&thread, NULL, store_a_little, NULL), 0);
+    pthread_join(thread, NULL);
+}
+
+static ucontext_t here, there;
+static char context_stack[1 << 16];
+
+static void store_in_context(void) {
+    say_mask("there");
+    at[9 * PAGE] = 9;
+    at[4 * UNIT] = 1;
+    swapcontext(&there, &here);
+}
+
+CASE(a_context_with_every_signal_blocked) {
+    touched_hole();
+    MUST(getcontext(&there));
+    there.uc_stack.ss_sp = context_stack;
+    there.uc_stack.ss_size = sizeof context_stack;
+    sigfillset(&there.uc_sigmask);
+    makecontext(&there, store_in_context, 0);
+    MUST(swapcontext(&here, &there));
+    say_mask("here");
+    CHECK_EQUAL(at[9 * PAGE], 9);
 }

@@ -91,6 +91,20 @@ CASE(a_clone_with_shared_memory_and_descriptors_stores_into_holes) {
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
 
+/* It has the handlers of its beginning, even where there were none. */
+CASE(a_clone_with_shared_memory_and_no_handler_stores_into_holes) {
+    signal(SIGSEGV, SIG_DFL);
+    MUST(pipe(to_clone));
+    MUST(pipe(from_clone));
+    pid_t child = (pid_t)MUST(clone(stores_in_its_own_time, clone_stack + sizeof clone_stack, CLONE_VM | SIGCHLD, NULL));
+    await(from_clone[0]);
+    touched_hole();
+    tell(to_clone[1]);
+    CHECK_EQUAL(end_of(child), 7);
+    every_page_was_stored_to(at, FILE_BYTES);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
 static int stores_at_once(void *argument) {
     (void)argument;
     store_into_every_page(at, FILE_BYTES);

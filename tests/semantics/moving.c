@@ -171,3 +171,19 @@ CASE(moving_a_private_mapping_keeps_its_copies) {
         CHECK_EQUAL(moved[page * PAGE], page % 50 ? 0 : (uint8_t)(page | 1));
     CHECK_EQUAL(byte_of_file(fd, 0), 0);
 }
+
+/* Advice goes to all of it, or to none. */
+CASE(an_advised_mapping_grows_in_one_piece) {
+    int file = sparse_file("file", 16 * UNIT);
+    bytes memory = map_shared(file, 8 * UNIT);
+    MUST(madvise((void *)memory, 8 * UNIT, MADV_RANDOM));
+    CHECK_EQUAL(touch(memory, 8 * UNIT), 0);
+    memory[UNIT + 5] = 1;
+    memory[3 * UNIT + 7] = 2;
+    MUST(madvise((void *)memory, 8 * UNIT, MADV_SEQUENTIAL));
+    memory = mremap((void *)memory, 8 * UNIT, 12 * UNIT, MREMAP_MAYMOVE);
+    CHECK(memory != MAP_FAILED);
+    memory[11 * UNIT] = 3;
+    CHECK_EQUAL(touch(memory, 12 * UNIT), 1);
+    CHECK(same_as_file(memory, file, 0, 12 * UNIT));
+}

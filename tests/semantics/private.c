@@ -170,3 +170,16 @@ CASE(reads_into_private_holes) {
     CHECK_EQUAL(copy[2 * UNIT - 2 * PAGE + 1], 'E');
     CHECK_EQUAL(byte_of_file(fd, 2 * UNIT - 2 * PAGE + 1), 0);
 }
+
+/* The kernel makes the copies at once, and so what is written to the file afterwards is not seen. */
+CASE(a_populated_mapping_is_a_copy_from_the_beginning) {
+    int file = sparse_file("file", 8 * UNIT);
+    CHECK_EQUAL(pwrite(file, "before", 6, 3 * UNIT + 9), 6);
+    bytes copy = map(file, 8 * UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE, 0);
+    CHECK_EQUAL(pwrite(file, "behind", 6, 3 * UNIT + 9), 6);
+    CHECK_EQUAL(pwrite(file, "behind", 6, 5 * UNIT), 6);
+    say("%.6s", (const char *)(copy + 3 * UNIT + 9));
+    say("%d", copy[5 * UNIT]);
+    MUST(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * UNIT, UNIT));
+    say("%.6s", (const char *)(copy + 3 * UNIT + 9));
+}

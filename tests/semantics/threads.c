@@ -307,3 +307,45 @@ CASE(process_shared_locks_live_in_a_hole) {
     CHECK_EQUAL(locks->count, 40000);
     forget("file");
 }
+
+/* ---- two threads, one instruction, one page ---- */
+
+static volatile int round_begun, stores_made;
+#define ROUNDS 2000
+
+static void *store_once_a_round(void *argument) {
+    size_t which = (size_t)argument;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(which, &one);
+    (void)sched_setaffinity(0, sizeof one, &one); /* so that they meet; where there is no second processor they need not */
+    for (int round = 1; round <= ROUNDS; round++) {
+        while (round_begun != round)
+            sched_yield();
+        at[3 * PAGE + which] = (uint8_t)(round | 1);
+        __atomic_add_fetch(&stores_made, 1, __ATOMIC_SEQ_CST);
+    }
+    return NULL;
+}
+
+/* Whoever comes second finds the page opened already. That it does so again and again is no reason to be refused it. */
+CASE(two_threads_race_for_the_same_page_of_file_after_file) {
+    pthread_t threads[2];
+    fd = sparse_file("file", FILE_BYTES);
+    for (size_t n = 0; n < 2; n++)
+        CHECK_EQUAL(pthread_create(&threads[n], NULL, store_once_a_round, (void *)n), 0);
+    for (int round = 1; round <= ROUNDS; round++) {
+        at = map_shared(fd, FILE_BYTES);
+        stores_made = 0;
+        round_begun = round;
+        while (stores_made != 2)
+            sched_yield();
+        CHECK_EQUAL(at[3 * PAGE], (uint8_t)(round | 1));
+        CHECK_EQUAL(at[3 * PAGE + 1], (uint8_t)(round | 1));
+        unmap(at, FILE_BYTES);
+        MUST(ftruncate(fd, 0));
+        MUST(ftruncate(fd, (off_t)FILE_BYTES));
+    }
+    for (size_t n = 0; n < 2; n++)
+        pthread_join(threads[n], NULL);
+}

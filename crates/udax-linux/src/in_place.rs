@@ -6,7 +6,7 @@ use crate::events::{Access, Cause, FaultEvent};
 use crate::runs::{Run, RunState};
 use crate::space::{LinuxSpace, State};
 use crate::stats::add;
-use crate::strangers::forget_in;
+use crate::strangers::{are_rights_there, forget_in};
 use crate::sys::errno::Errno;
 use crate::sys::uffd::Protection;
 use crate::userfaultfd::Userfaultfd;
@@ -39,7 +39,12 @@ impl LinuxSpace {
                 (RunState::Zero, Sharing::Shared) => fault.access == Access::Write,
                 (RunState::Zero, Sharing::Private) | (RunState::Plain, _) => false,
             };
-            return if needs_engine { InPlace::NeedsEngine } else { InPlace::Free };
+            if needs_engine {
+                return InPlace::NeedsEngine;
+            }
+            // With the space held nobody of ours takes rights away; so if they are missing, it is not our mapping that lies there.
+            let is_there = are_rights_there(self.service(), fault.address, fault.access);
+            return if is_there { InPlace::Served } else { InPlace::Free };
         };
         match (run.state, state.area.sharing()) {
             (RunState::Plain, _) => InPlace::Free,

@@ -59,8 +59,8 @@ pub use service::Service;
 pub mod segv {
     //! SIGSEGV of a process whose faults come by it: for who stands between a program and the C library.
     pub use crate::signals::{
-        IsBlocked, Raised, SegvAction, Writing, ask_whether_blocked, exchange, handles_segv,
-        is_our_handler,
+        HeldBack, SegvAction, Writing, blocked_by_stand_in, exchange, handles_segv, install,
+        is_our_handler, kernel_set, program_set,
     };
 }
 pub use space::LinuxSpace;

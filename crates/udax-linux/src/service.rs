@@ -20,6 +20,7 @@ use crate::lease::Leases;
 use crate::reserve::Reserve;
 use crate::start::{self, StartError};
 use crate::stats::{Stats, add};
+use crate::strangers::are_rights_there;
 use crate::sys::errno::Errno;
 use crate::sys::fd;
 use crate::sys::signal::{self, SignalsBlocked};
@@ -375,9 +376,21 @@ impl Service {
         let _turn = desk.map(|desk| desk.turn());
         add(&self.stats.faults, 1);
         let verdict = self.handler.fault(fault);
+        if verdict != Verdict::Free {
+            return verdict;
+        }
         // It may be what is being replaced: until that is done.
-        let is_replaced = verdict == Verdict::Free && self.replacing.load(Ordering::Acquire) > 0;
-        if is_replaced { Verdict::Served } else { verdict }
+        let is_replaced = || self.replacing.load(Ordering::Acquire) > 0;
+        match self.catcher() {
+            _ if is_replaced() => Verdict::Served,
+            Catcher::Userfaultfd(_) => Verdict::Free,
+            // Nobody takes an access back that the kernel would refuse again and again. The second look is for what was being replaced at the first.
+            Catcher::Signals(_) => {
+                let allowed = || are_rights_there(self, fault.address, fault.access);
+                let is_refused = !allowed() && !is_replaced() && !allowed();
+                if is_refused { Verdict::NotOurs } else { Verdict::Served }
+            }
+        }
     }
 
     /// While this is held accesses to `addresses` wait, which are not served, and have no rights for the moment.

@@ -5,6 +5,7 @@
 
 use crate::area::{Sharing, VmaArea, bytes};
 use crate::catcher::Catcher;
+use crate::events::Access;
 use crate::runs::{Run, RunState};
 use crate::service::Service;
 use crate::space::{LinuxSpace, State};
@@ -67,6 +68,15 @@ fn mappings_over(service: &Service, address: usize, length_bytes: usize) -> Vec<
     all
 }
 
+/// Whether the kernel allows `access` at `address` now. Where nothing lies it says so itself, to whoever comes there. On a service thread.
+pub(crate) fn are_rights_there(service: &Service, address: usize, access: Access) -> bool {
+    let page = address & !(mem::PAGE - 1);
+    // Where stores are allowed, so are loads, by every processor's rule.
+    mappings_over(service, page, mem::PAGE)
+        .iter()
+        .all(|found| found.may_be_stored_to || access == Access::Read && found.may_be_loaded_from)
+}
+
 impl LinuxSpace {
     /// Forgets the traps and windows of `range` that are not there any more, because the program has unmapped them by a system call of its own making; what lies there now
     /// is left alone from here on. To be called before something is done to the space that no fault in it has asked for; not on the fault thread.
@@ -81,6 +91,18 @@ impl LinuxSpace {
             let service = self.service();
             service.with_descriptors(|| forget_strangers_in(service, state, range));
             state.recount(service);
+        }
+    }
+
+    /// Maps the file anew over all of a shared mapping that is plain, so that nothing keeps parts of it apart: no advice, which is lost. Nothing is done where it shows
+    /// anything else. It reads all of /proc/self/maps.
+    pub fn unite(&self) {
+        let pages = self.area().pages();
+        if self.area().sharing() == Sharing::Shared
+            && self.is_plain(pages)
+            && self.shows_the_file(&[pages])
+        {
+            self.plain_now(&mut self.hold().state, pages);
         }
     }
 
@@ -196,11 +218,13 @@ fn parse(line: &str) -> Option<Found> {
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
     let rights = fields.next()?;
-    let (is_shared, may_be_stored_to) = (rights.ends_with('s'), rights.contains('w'));
+    let (may_be_loaded_from, may_be_stored_to) = (rights.contains('r'), rights.contains('w'));
+    let is_shared = rights.ends_with('s');
     let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
     let ino = fields.nth(1)?.parse().ok()?;
     (start % mem::PAGE == 0).then_some(Found {
         addresses: start..end,
+        may_be_loaded_from,
         may_be_stored_to,
         is_shared,
         offset_bytes,

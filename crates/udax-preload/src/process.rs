@@ -157,6 +157,7 @@ pub(crate) unsafe extern "C" fn __clone(
 /// Before a clone that shares the memory: a thread is of this process; another process takes the descriptors with it.
 pub(crate) fn before_sharing_clone(flags: c_int) {
     if flags & libc::CLONE_THREAD == 0 {
+        crate::signals::before_sharing_process();
         crate::spawn::before_spawn();
     } else if flags & libc::CLONE_FILES == 0 {
         crate::memory::make_all_plain("a thread with descriptors of its own");

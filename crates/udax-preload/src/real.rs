@@ -62,7 +62,7 @@ macro_rules! real {
         /// Looks all of them up.
         pub(crate) fn resolve() {
             for symbol in [
-                $(&$symbol,)* &VFORK, &DPRINTF, &DPRINTF_CHK,  &EXIT
+                $(&$symbol,)* &VFORK, &DPRINTF, &DPRINTF_CHK, &SETCONTEXT, &SWAPCONTEXT, &EXIT
             ] {
                 symbol.address();
             }
@@ -125,6 +125,8 @@ real! {
     sigsetmask = SIGSETMASK c"sigsetmask" (mask: c_int) -> c_int, or -1;
     sigprocmask = SIGPROCMASK c"sigprocmask" (how: c_int, new: *const c_void, old: *mut c_void) -> c_int, or -1;
     pthread_sigmask = PTHREAD_SIGMASK c"pthread_sigmask" (how: c_int, new: *const c_void, old: *mut c_void) -> c_int, or libc::ENOSYS;
+    pthread_attr_setsigmask_np = PTHREAD_ATTR_SETSIGMASK_NP c"pthread_attr_setsigmask_np" (attributes: *mut c_void, mask: *const c_void) -> c_int, or libc::ENOSYS;
+    pthread_attr_getsigmask_np = PTHREAD_ATTR_GETSIGMASK_NP c"pthread_attr_getsigmask_np" (attributes: *const c_void, mask: *mut c_void) -> c_int, or libc::ENOSYS;
     sigpending = SIGPENDING c"sigpending" (set: *mut c_void) -> c_int, or -1;
     sigsuspend = SIGSUSPEND c"sigsuspend" (mask: *const c_void) -> c_int, or -1;
     pselect = PSELECT c"pselect" (count: c_int, to_read: *mut c_void, to_write: *mut c_void, exceptional: *mut c_void, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
@@ -191,5 +193,7 @@ real! {
 pub(crate) static VFORK: Symbol = Symbol::new(c"vfork");
 pub(crate) static DPRINTF: Symbol = Symbol::new(c"dprintf");
 pub(crate) static DPRINTF_CHK: Symbol = Symbol::new(c"__dprintf_chk");
+pub(crate) static SETCONTEXT: Symbol = Symbol::new(c"setcontext");
+pub(crate) static SWAPCONTEXT: Symbol = Symbol::new(c"swapcontext");
 /// `void _exit(int)`: it has no answer.
 pub(crate) static EXIT: Symbol = Symbol::new(c"_exit");

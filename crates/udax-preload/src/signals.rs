@@ -1,28 +1,24 @@
 //! SIGSEGV, where faults come by it: the program neither blocks it in fact nor takes it from us, and finds everything as it has asked for.
 //!
-//! A signal that an access raises while it is blocked ends the process: the kernel asks no handler then. So it is left out of every mask that the program sets,
-//! and put back into those that it looks at. All of this is async-signal-safe, as the functions are.
+//! A signal that an access raises while it is blocked ends the process: the kernel asks no handler then. So another signal stands in for it in every mask that the
+//! program sets ([`segv::kernel_set`]), and is looked up in those that it looks at. All of this is async-signal-safe, as the functions are.
 
 use crate::{peek, real};
 use libc::{
     SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t, timespec,
 };
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use udax_linux::segv::{self, Raised, SegvAction, handles_segv, is_our_handler};
+use std::sync::atomic::{AtomicBool, Ordering};
+use udax_linux::segv::{self, SegvAction, handles_segv, is_our_handler, kernel_set, program_set};
 
 /// SIGSEGV in a set of signals.
 const SEGV: u64 = 1 << (SIGSEGV - 1);
 
 /// Whether faults will come by SIGSEGV.
 static OURS: AtomicBool = AtomicBool::new(false);
-/// The signals during whose handlers the program has asked SIGSEGV to be blocked.
-static BLOCKED_DURING: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Whether this thread has blocked it, as far as it knows.
-    static BLOCKED: Cell<bool> = const { Cell::new(false) };
-    /// Whether one was sent meanwhile.
+    /// Whether one was sent to this thread while the program has it blocked.
     static PENDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -33,45 +29,51 @@ fn is_ours() -> bool {
 /// From now on SIGSEGV is kept from being blocked. When the library is loaded.
 pub(crate) fn keep_ours() {
     OURS.store(true, Ordering::Relaxed);
-    let (mask, mut before) = (SEGV, 0_u64);
-    // SAFETY: both are sets as the kernel knows them, borrowed for the call; libc takes no more of them.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_UNBLOCK,
-            &raw const mask,
-            &raw mut before,
-            8_usize,
-        );
+    let before = change_mask(libc::SIG_UNBLOCK, SEGV);
+    if before & SEGV != 0 {
+        change_mask(libc::SIG_BLOCK, kernel_set(SEGV));
     }
-    BLOCKED.set(before & SEGV != 0);
-    segv::ask_whether_blocked(is_blocked);
+    segv::blocked_by_stand_in(|| PENDING.set(true));
 }
 
-/// In the handler.
-fn is_blocked(raised: Raised) -> bool {
-    let blocked = BLOCKED.get();
-    if blocked && raised == Raised::BySending {
-        PENDING.set(true);
+/// Changes this thread's mask in the kernel; what it was.
+fn change_mask(how: c_int, set: u64) -> u64 {
+    let (set, mut before) = (full_set(set), full_set(0));
+    // SAFETY: both are sets as the C library knows them, borrowed for the call.
+    unsafe { real::sigprocmask(how, set.as_ptr().cast(), before.as_mut_ptr().cast()) };
+    before[0]
+}
+
+/// Before a process is made that shares the memory: if it is to serve itself of what is mapped later, it needs the handler.
+pub(crate) fn before_sharing_process() {
+    if is_ours() {
+        let _ = segv::install();
     }
-    blocked
 }
 
 /// The program has it blocked from now on, or not. The answer is what it was.
 fn block(blocked: bool) -> bool {
-    let before = BLOCKED.replace(blocked);
-    if !blocked && PENDING.replace(false) {
+    let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
+    let before = change_mask(how, kernel_set(SEGV));
+    if !blocked {
+        raise_pending();
+    }
+    program_set(before) & SEGV != 0
+}
+
+/// The program does not block it any more.
+fn raise_pending() {
+    if PENDING.replace(false) {
         // SAFETY: a number.
         unsafe { libc::raise(SIGSEGV) };
     }
-    before
 }
 
-/// Runs `call` with a mask for the time of a wait, of which SIGSEGV is left out.
+/// Runs `call` with a mask for the time of a wait, in which SIGSEGV is not blocked in fact.
 pub(crate) fn with_mask<R>(mask: *const c_void, call: impl FnOnce(*const c_void) -> R) -> R {
     match peeked(mask) {
-        Some(set) if set & SEGV != 0 => {
-            let set = full_set(set & !SEGV);
+        Some(set) if kernel_set(set) != set => {
+            let set = full_set(kernel_set(set));
             call((&raw const set).cast())
         }
         _ => call(mask),
@@ -93,16 +95,16 @@ fn full_set(first: u64) -> [u64; 16] {
     set
 }
 
-/// Puts SIGSEGV into a set of the program's.
+/// Changes the first 64 signals of a set of the program's.
 ///
 /// # Safety
-/// Its first 64 bits may be loaded and stored.
-unsafe fn add_segv(set: *mut c_void) {
+/// They may be loaded and stored.
+unsafe fn change(set: *mut c_void, change: impl FnOnce(u64) -> u64) {
     let set = set.cast::<u64>();
     // SAFETY: passed on to the caller.
     let found = unsafe { set.read_unaligned() };
     // SAFETY: as above.
-    unsafe { set.write_unaligned(found | SEGV) };
+    unsafe { set.write_unaligned(change(found)) };
 }
 
 /// Sets this thread's mask by `set_mask`, which answers 0 where it has.
@@ -116,23 +118,22 @@ pub(crate) fn mask(
         return set_mask(new, old);
     }
     let asked = peeked(new);
-    let ours = asked.map(|set| full_set(set & !SEGV));
+    let ours = asked.map(|set| full_set(kernel_set(set)));
     let answer = set_mask(ours.as_ref().map_or(new, |set| set.as_ptr().cast()), old);
     if answer != 0 {
         return answer;
     }
-    let before = BLOCKED.get();
-    if before && !old.is_null() {
+    if !old.is_null() {
         // SAFETY: the kernel has just written the program's set there.
-        unsafe { add_segv(old) };
+        unsafe { change(old, program_set) };
     }
-    if let Some(asked) = asked {
-        let names = asked & SEGV != 0;
-        block(match how {
-            libc::SIG_BLOCK => before || names,
-            libc::SIG_UNBLOCK => before && !names,
-            _ => names,
-        });
+    let unblocks = asked.is_some_and(|asked| match how {
+        libc::SIG_BLOCK => false,
+        libc::SIG_UNBLOCK => asked & SEGV != 0,
+        _ => asked & SEGV == 0,
+    });
+    if unblocks {
+        raise_pending();
     }
     0
 }
@@ -175,7 +176,7 @@ pub(crate) unsafe extern "C" fn sigpending(set: *mut c_void) -> c_int {
     let answer = unsafe { real::sigpending(set) };
     if answer == 0 && PENDING.get() {
         // SAFETY: the kernel has just written the set there.
-        unsafe { add_segv(set) };
+        unsafe { change(set, |set| set | SEGV) };
     }
     answer
 }
@@ -245,33 +246,22 @@ pub(crate) unsafe extern "C" fn sigaction(
         }
         return 0;
     }
-    let Some(bit) = u32::try_from(number - 1).ok().and_then(|shift| 1_u64.checked_shl(shift))
-    else {
-        // SAFETY: the program's own arguments.
-        return unsafe { real::sigaction(number, new, old) };
-    };
     let ours = asked.map(|action| {
         let mut ours = *action;
-        set_mask_of(&mut ours, mask_of(action) & !SEGV);
+        set_mask_of(&mut ours, kernel_set(mask_of(action)));
         ours
     });
     let new = ours.as_ref().map_or(new, core::ptr::from_ref);
     // SAFETY: the program's own arguments, or a copy of one.
     let answer = unsafe { real::sigaction(number, new, old) };
-    if answer != 0 {
-        return answer;
+    if answer == 0 {
+        // SAFETY: libc has just written there.
+        let old = unsafe { old.as_mut() };
+        if let Some(old) = old {
+            set_mask_of(old, program_set(mask_of(old)));
+        }
     }
-    let before = BLOCKED_DURING.load(Ordering::Relaxed) & bit;
-    // SAFETY: libc has just written there.
-    if let Some(old) = unsafe { old.as_mut() }.filter(|_| before != 0) {
-        set_mask_of(old, mask_of(old) | SEGV);
-    }
-    match asked.map(|action| mask_of(action) & SEGV) {
-        None => {}
-        Some(0) => drop(BLOCKED_DURING.fetch_and(!bit, Ordering::Relaxed)),
-        Some(_) => drop(BLOCKED_DURING.fetch_or(bit, Ordering::Relaxed)),
-    }
-    0
+    answer
 }
 
 fn wish(action: &libc::sigaction) -> SegvAction {
@@ -413,15 +403,16 @@ pub(crate) unsafe extern "C" fn sigrelse(number: c_int) -> c_int {
     unsafe { real::sigrelse(number) }
 }
 
-/// The first 32 signals are a mask of BSD's.
-const BSD_SEGV: c_int = 1 << (SIGSEGV - 1);
-
-fn bsd(asked: c_int, now: bool, call: impl FnOnce(c_int) -> c_int) -> c_int {
+/// Calls `call` with a mask of BSD's, which are the first 32 signals.
+fn bsd(asked: c_int, call: impl FnOnce(c_int) -> c_int) -> c_int {
     if !is_ours() {
         return call(asked);
     }
-    let before = call(asked & !BSD_SEGV);
-    if block(now) { before | BSD_SEGV } else { before }
+    let translate = |mask: c_int, by: fn(u64) -> u64| {
+        let set = by(u64::from(mask.cast_unsigned()));
+        u32::try_from(set).unwrap_or_default().cast_signed()
+    };
+    translate(call(translate(asked, kernel_set)), program_set)
 }
 
 /// sigblock(3).
@@ -430,9 +421,8 @@ fn bsd(asked: c_int, now: bool, call: impl FnOnce(c_int) -> c_int) -> c_int {
 /// As the C function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigblock(mask: c_int) -> c_int {
-    let now = BLOCKED.get() || mask & BSD_SEGV != 0;
     // SAFETY: a set of signals as a number.
-    bsd(mask, now, |mask| unsafe { real::sigblock(mask) })
+    bsd(mask, |mask| unsafe { real::sigblock(mask) })
 }
 
 /// sigsetmask(3).
@@ -442,5 +432,51 @@ pub(crate) unsafe extern "C" fn sigblock(mask: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigsetmask(mask: c_int) -> c_int {
     // SAFETY: a set of signals as a number.
-    bsd(mask, mask & BSD_SEGV != 0, |mask| unsafe { real::sigsetmask(mask) })
+    let before = bsd(mask, |mask| unsafe { real::sigsetmask(mask) });
+    if u64::from(mask.cast_unsigned()) & SEGV == 0 {
+        raise_pending();
+    }
+    before
+}
+
+/// `pthread_attr_setsigmask_np(3)`.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pthread_attr_setsigmask_np(
+    attributes: *mut c_void,
+    mask: *const c_void,
+) -> c_int {
+    // SAFETY: the program's own arguments, or a set of ours.
+    with_mask(mask, |mask| unsafe { real::pthread_attr_setsigmask_np(attributes, mask) })
+}
+
+/// `pthread_attr_getsigmask_np(3)`.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn pthread_attr_getsigmask_np(
+    attributes: *const c_void,
+    mask: *mut c_void,
+) -> c_int {
+    // SAFETY: the program's own arguments.
+    let answer = unsafe { real::pthread_attr_getsigmask_np(attributes, mask) };
+    if is_ours() && answer == 0 {
+        // SAFETY: libc has just written the set there.
+        unsafe { change(mask, program_set) };
+    }
+    answer
+}
+
+/// Before libc takes the mask of a context of the program's.
+pub(crate) fn before_context(context: *mut libc::ucontext_t) {
+    if !is_ours() {
+        return;
+    }
+    // SAFETY: the program's own argument, which libc will read.
+    let mask = unsafe { &raw mut (*context).uc_sigmask };
+    // SAFETY: as above. Which contexts libc has filled in has no SIGSEGV in it.
+    unsafe { change(mask.cast(), |set| if set & SEGV == 0 { set } else { kernel_set(set) }) };
 }

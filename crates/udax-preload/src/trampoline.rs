@@ -1,10 +1,10 @@
-//! Functions that cannot be wrapped: `vfork` returns twice into the same frame, and `dprintf` and the `execl` family have arguments
+//! Functions that cannot be wrapped: `vfork` returns twice into the same frame, `swapcontext` into one that it notes, and `dprintf` and the `execl` family have arguments
 //! of which only their format or their end tells. Each is entered, lets us have our say, and goes on to libc's own as if it had been
 //! called directly.
 
-use crate::real::{DPRINTF, DPRINTF_CHK, Symbol, VFORK};
-use crate::{errno::Kept, spawn, state, stdio};
-use libc::{c_int, c_void, pid_t};
+use crate::real::{DPRINTF, DPRINTF_CHK, SETCONTEXT, SWAPCONTEXT, Symbol, VFORK};
+use crate::{errno::Kept, signals, spawn, state, stdio};
+use libc::{c_int, c_void, pid_t, ucontext_t};
 use std::arch::naked_asm;
 
 /// libc's own function; there is no libc without it.
@@ -28,6 +28,16 @@ extern "C" fn before_dprintf_chk(fd: c_int) -> *mut c_void {
     let _errno = Kept::now();
     stdio::before_printing(fd);
     target(&DPRINTF_CHK)
+}
+
+extern "C" fn before_setcontext(context: *mut ucontext_t) -> *mut c_void {
+    signals::before_context(context);
+    target(&SETCONTEXT)
+}
+
+extern "C" fn before_swapcontext(_: *mut ucontext_t, context: *mut ucontext_t) -> *mut c_void {
+    signals::before_context(context);
+    target(&SWAPCONTEXT)
 }
 
 /// Calls `hook`, which answers where to go on, with nothing to keep: the function has no arguments.
@@ -172,4 +182,24 @@ pub(crate) unsafe extern "C" fn dprintf() -> c_int {
 #[unsafe(naked)]
 pub(crate) unsafe extern "C" fn __dprintf_chk() -> c_int {
     any_arguments!(before_dprintf_chk);
+}
+
+/// setcontext(3).
+///
+/// # Safety
+/// As the C function, with its argument.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn setcontext() -> c_int {
+    any_arguments!(before_setcontext);
+}
+
+/// swapcontext(3).
+///
+/// # Safety
+/// As the C function, with its arguments.
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn swapcontext() -> c_int {
+    any_arguments!(before_swapcontext);
 }

@@ -5,9 +5,9 @@ use std::ffi::c_void;
 /// Where the thread was, and what it wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context {
-    /// The instruction.
-    pub(super) instruction: usize,
     pub(super) stores: bool,
+    /// It was not data that was looked for but the instruction.
+    pub(super) executes: bool,
     /// The signals that were blocked.
     pub(super) mask: u64,
 }
@@ -22,25 +22,27 @@ impl Context {
         let context = unsafe { &*context.cast::<libc::ucontext_t>() };
         // SAFETY: the kernel's set of signals, which it writes at the start of the field, is 64 bits long.
         let mask = unsafe { (&raw const context.uc_sigmask).cast::<u64>().read() };
-        let (instruction, stores) = machine(context);
-        Self { instruction, stores, mask }
+        let (stores, executes) = machine(context);
+        Self { stores, executes, mask }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-fn machine(context: &libc::ucontext_t) -> (usize, bool) {
-    /// The bit of a page fault's error code that tells a store.
+fn machine(context: &libc::ucontext_t) -> (bool, bool) {
+    /// The bits of a page fault's error code that tell a store and the fetch of an instruction.
     const STORE: i64 = 1 << 1;
-    let registers = &context.uc_mcontext.gregs;
-    let instruction = registers[libc::REG_RIP as usize].cast_unsigned();
-    (crate::sys::to_usize(instruction), registers[libc::REG_ERR as usize] & STORE != 0)
+    const FETCH: i64 = 1 << 4;
+    let error = context.uc_mcontext.gregs[libc::REG_ERR as usize];
+    (error & STORE != 0, error & FETCH != 0)
 }
 
 #[cfg(target_arch = "aarch64")]
-fn machine(context: &libc::ucontext_t) -> (usize, bool) {
+fn machine(context: &libc::ucontext_t) -> (bool, bool) {
     /// Of `struct esr_context`, and of the bit of the register that tells a store.
     const SYNDROME: u32 = 0x4553_5201;
     const STORE: u64 = 1 << 6;
+    /// The class of the register that tells the fetch of an instruction, from bit 26 on.
+    const FETCH: u64 = 0x20;
     /// Where the records begin: behind the address, 31 registers, three more, and what aligns them to 16.
     const RECORDS: usize = 288;
     const RECORD_BYTES: usize = 4096;
@@ -52,12 +54,13 @@ fn machine(context: &libc::ucontext_t) -> (usize, bool) {
         if kind == SYNDROME {
             // SAFETY: as above; this record is one number more.
             let syndrome = unsafe { base.add(at + 8).cast::<u64>().read() };
-            return (crate::sys::to_usize(context.uc_mcontext.pc), syndrome & STORE != 0);
+            let executes = syndrome >> 26 & 0x3f == FETCH;
+            return (syndrome & STORE != 0 && !executes, executes);
         }
         if kind == 0 || length < 16 {
             break;
         }
         at += length as usize;
     }
-    (crate::sys::to_usize(context.uc_mcontext.pc), false)
+    (false, false)
 }

@@ -9,34 +9,49 @@ use crate::events::{Access, Cause, FaultEvent, Verdict};
 use crate::sys::{mem, signal};
 use libc::{c_int, c_void, siginfo_t};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `SEGV_ACCERR`: there is memory, and it may not be accessed so. Where there is none, it is none of ours.
 const NO_RIGHT: c_int = 2;
 
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
-/// What is asked whether the program has blocked SIGSEGV on this thread; it never is in fact.
-pub type IsBlocked = fn(Raised) -> bool;
-static IS_BLOCKED: OnceLock<IsBlocked> = OnceLock::new();
+const SEGV: u64 = signal::bit(libc::SIGSEGV.unsigned_abs());
 
-/// How a SIGSEGV came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Raised {
-    /// By an access.
-    ByAccess,
-    /// By kill(2) and the like.
-    BySending,
+/// In the kernel's masks it stands for SIGSEGV, where somebody keeps that from being blocked in fact: a signal that Linux never raises. So whether the program has
+/// SIGSEGV blocked is kept and put back with the rest of a mask by whatever does that: a handler's end, siglongjmp(3), setcontext(3), a new thread.
+const STAND_IN: u64 = signal::bit(libc::SIGSTKFLT.unsigned_abs());
+
+/// The set of signals for the kernel, where the program asks for `set`.
+#[must_use]
+pub const fn kernel_set(set: u64) -> u64 {
+    let others = set & !(SEGV | STAND_IN);
+    if set & SEGV == 0 { others } else { others | STAND_IN }
 }
 
-/// From now on `is_blocked` is asked before the program's own handler is called. Where it says so of a signal that was sent, that is left to it; an access
-/// ends the process, as the kernel has it. Called in a signal handler. The first one stays.
-pub fn ask_whether_blocked(is_blocked: IsBlocked) {
-    let _ = IS_BLOCKED.set(is_blocked);
+/// The set of signals that the program is to see, where the kernel has `set`.
+#[must_use]
+pub const fn program_set(set: u64) -> u64 {
+    // Whoever names the signal that stands in names them all, and so another that nobody else names.
+    const LIKE_STAND_IN: u64 = signal::bit(libc::SIGPWR.unsigned_abs());
+    let own = if set & LIKE_STAND_IN == 0 { 0 } else { STAND_IN };
+    let segv = if set & STAND_IN == 0 { 0 } else { SEGV };
+    set & !STAND_IN | own | segv
 }
 
-/// Has the kernel call us at SIGSEGV; what the program asked for before is kept.
-pub(super) fn install() -> bool {
+/// What is called when a SIGSEGV was sent while the program has it blocked.
+pub type HeldBack = fn();
+static HELD_BACK: OnceLock<HeldBack> = OnceLock::new();
+
+/// From now on all sets of signals are passed to the kernel by [`kernel_set`]. While SIGSEGV is blocked by that, `held_back` is called for one that was sent, in a
+/// signal handler, and that is left to it; an access ends the process, as the kernel has it. The first one stays.
+pub fn blocked_by_stand_in(held_back: HeldBack) {
+    let _ = HELD_BACK.set(held_back);
+}
+
+/// Has the kernel call us at SIGSEGV, if that is not so yet; what the program asked for before is kept. Whether it could be.
+#[must_use]
+pub fn install() -> bool {
     let mut writing = Writing::begin();
     if INSTALLED.load(Ordering::Relaxed) {
         return true;
@@ -107,7 +122,8 @@ extern "C-unwind" fn on_segv(number: c_int, info: *mut siginfo_t, context: *mut 
     let code = told.si_code;
     // SAFETY: 1: these are the arguments of the handler.
     let seen = unsafe { Context::of(context) };
-    if code == NO_RIGHT {
+    // Nothing of ours can be executed, nor could be by being served.
+    if code == NO_RIGHT && !seen.executes {
         // SAFETY: this code comes with an address.
         let address = unsafe { told.si_addr() }.addr();
         if is_served(address, &seen) {
@@ -126,26 +142,10 @@ fn is_served(address: usize, seen: &Context) -> bool {
         thread: signal::thread_id(),
     };
     Posts::over(address).any(|posts| match posts.ask(event) {
-        Verdict::Served => true,
-        Verdict::Free => !is_repeated(event, seen.instruction),
+        // What has become free meanwhile is tried again as well. That it is in fact, `udax-fault` has seen.
+        Verdict::Served | Verdict::Free => true,
         Verdict::NotOurs => false,
     })
-}
-
-/// How often an access is tried again though nothing was in its way: then the rights are not what we know of them, or it is about something else.
-const PATIENCE: u64 = 64;
-const COUNT: u64 = 0xff;
-
-/// Whether this thread has come here so often for the same. By the number of the thread: two that share a place only forget.
-fn is_repeated(event: FaultEvent, instruction: usize) -> bool {
-    static LAST: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
-    let last = &LAST[event.thread.unsigned_abs() as usize % LAST.len()];
-    let mixed = (event.address as u64).rotate_left(20) ^ (instruction as u64).rotate_left(40);
-    let which = (mixed ^ u64::from(event.thread.unsigned_abs())) << 8;
-    let before = last.load(Ordering::Relaxed);
-    let count = if before & !COUNT == which { (before & COUNT) + 1 } else { 1 };
-    last.store(which | count.min(COUNT), Ordering::Relaxed);
-    count > PATIENCE
 }
 
 /// Does what the kernel would have done with the program's own action.
@@ -153,13 +153,14 @@ fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_in
     let action = action::current();
     // An access that failed can be neither ignored nor waited with; one that was sent can.
     let was_sent = code <= 0;
-    let raised = if was_sent { Raised::BySending } else { Raised::ByAccess };
-    let is_blocked = IS_BLOCKED.get().is_some_and(|is_blocked| is_blocked(raised));
-    match action.handler {
-        _ if is_blocked && was_sent => return,
-        _ if is_blocked => return signal::take_default_action(libc::SIGSEGV.unsigned_abs()),
-        libc::SIG_IGN if was_sent => return,
-        libc::SIG_DFL | libc::SIG_IGN => {
+    let stand_in = HELD_BACK.get();
+    match (stand_in, action.handler) {
+        (Some(held_back), _) if seen.mask & STAND_IN != 0 && was_sent => return held_back(),
+        (Some(_), _) if seen.mask & STAND_IN != 0 => {
+            return signal::take_default_action(libc::SIGSEGV.unsigned_abs());
+        }
+        (_, libc::SIG_IGN) if was_sent => return,
+        (_, libc::SIG_DFL | libc::SIG_IGN) => {
             signal::take_default_action(libc::SIGSEGV.unsigned_abs());
             if was_sent {
                 signal::send_to_this_thread(libc::SIGSEGV.unsigned_abs());
@@ -178,6 +179,10 @@ fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_in
     // in registers.
     let function = unsafe { std::mem::transmute::<*const (), Function>(function) };
     // Ours stays to be had: the program's handler may touch what is served.
-    signal::set_mask(seen.mask | (action.mask & !signal::bit(libc::SIGSEGV.unsigned_abs())));
+    let itself = if action.flags & libc::SA_NODEFER == 0 { SEGV } else { 0 };
+    let blocked = kernel_set(action.mask | itself);
+    // Nobody would take the stand-in back who does not know of it.
+    let blocked = if stand_in.is_some() { blocked } else { action.mask & !SEGV };
+    signal::set_mask(seen.mask | blocked);
     function(number, info, context);
 }

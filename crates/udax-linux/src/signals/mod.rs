@@ -9,7 +9,10 @@ mod handler;
 mod posts;
 
 pub use action::{SegvAction, Writing};
-pub use handler::{IsBlocked, Raised, ask_whether_blocked, exchange, handles_segv, is_our_handler};
+pub use handler::{
+    HeldBack, blocked_by_stand_in, exchange, handles_segv, install, is_our_handler, kernel_set,
+    program_set,
+};
 
 use crate::bounds::Bounds;
 use crate::catcher::Waiting;

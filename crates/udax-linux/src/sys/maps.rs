@@ -13,6 +13,7 @@ const ARGUMENT_BYTES: u32 = 104;
 const _: () = assert!(size_of::<k::procmap_query>() == ARGUMENT_BYTES as usize);
 
 /// Bits of `procmap_query_flags`.
+const READABLE: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const SHARED: u64 = 1 << 3;
 const THIS_OR_NEXT: u64 = 1 << 4;
@@ -21,6 +22,7 @@ const THIS_OR_NEXT: u64 = 1 << 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) addresses: Range<usize>,
+    pub(crate) may_be_loaded_from: bool,
     pub(crate) may_be_stored_to: bool,
     pub(crate) is_shared: bool,
     pub(crate) offset_bytes: u64,
@@ -41,6 +43,7 @@ pub(crate) fn at_or_behind(maps: RawFd, address: usize) -> Result<Found, Errno> 
     unsafe { syscall(k::__NR_ioctl, arguments) }?;
     Ok(Found {
         addresses: to_usize(query.vma_start)..to_usize(query.vma_end),
+        may_be_loaded_from: query.vma_flags & READABLE != 0,
         may_be_stored_to: query.vma_flags & WRITABLE != 0,
         is_shared: query.vma_flags & SHARED != 0,
         offset_bytes: query.vma_offset,
@@ -62,7 +65,12 @@ mod tests {
             found => {
                 let found = found.expect("code is mapped");
                 assert!(found.addresses.contains(&(function as usize)));
-                assert!(!found.may_be_stored_to && !found.is_shared && found.ino != 0);
+                assert!(
+                    found.may_be_loaded_from
+                        && !found.may_be_stored_to
+                        && !found.is_shared
+                        && found.ino != 0
+                );
                 assert_eq!(at_or_behind(maps, usize::MAX - 4095), Err(Errno::NOENT));
             }
         }

@@ -55,7 +55,11 @@ impl Asked {
             | bits::MAP_STACK
             | bits::MAP_HUGETLB
             | bits::MAP_SYNC;
-        if self.flags & refused != 0 || self.fd < 0 || self.prot & PROT_EXEC != 0 {
+        if self.flags & refused != 0
+            || self.fd < 0
+            || self.prot & PROT_EXEC != 0
+            || self.copies_all()
+        {
             return None;
         }
         match self.flags & bits::MAP_TYPE {
@@ -71,6 +75,13 @@ impl Asked {
         self.flags & bits::MAP_ANONYMOUS == 0
             && self.fd >= 0
             && (kind == bits::MAP_SHARED || kind == bits::MAP_SHARED_VALIDATE)
+    }
+
+    /// Whether the kernel makes the program's own copy of every page at once, so that no hole is left to show.
+    fn copies_all(&self) -> bool {
+        const PROT_WRITE: i32 = 2;
+        let is_private = self.flags & bits::MAP_TYPE == bits::MAP_PRIVATE;
+        is_private && self.flags & bits::MAP_POPULATE != 0 && self.prot & PROT_WRITE != 0
     }
 
     fn is_large(&self) -> bool {
@@ -256,6 +267,7 @@ impl Program {
         let files = (new_length > old_length).then(|| self.runtime.state.files());
         let mut regions = self.runtime.state.regions_mut();
         let whole: Vec<Range<usize>> = regions.over(&from).map(Region::addresses).collect();
+        let mut plain = Vec::new();
         for addresses in &whole {
             for region in regions.carve(addresses) {
                 self.runtime.audit(std::iter::once(&region));
@@ -270,10 +282,16 @@ impl Program {
                     region.file.host.keep(grown);
                     region.file.mapping.invalidate(grown);
                 }
-                end(region);
+                plain.push(region.detach());
             }
         }
-        let moved = self.native.mremap(old, old_length, new_length, flags, new);
+        let mut moved = self.native.mremap(old, old_length, new_length, flags, new);
+        if moved == Err(Errno::FAULT) && !plain.is_empty() {
+            // It is several mappings of the kernel's, which it may not be without us: what was advised came to the plain parts alone.
+            plain.iter().for_each(|(_, space)| space.unite());
+            moved = self.native.mremap(old, old_length, new_length, flags, new);
+        }
+        drop(plain);
         if let Ok(at) = moved {
             regions.carve(&(at..at.saturating_add(page_up(new_length)))).into_iter().for_each(end);
             // A mapping that the kernel serves, grown: it shows more of its file, and stores there come without a fault.
