@@ -59,7 +59,8 @@ pub use service::Service;
 pub mod segv {
     //! SIGSEGV of a process whose faults come by it: for who stands between a program and the C library.
     pub use crate::signals::{
-        IsBlocked, Raised, SegvAction, ask_whether_blocked, exchange, handles_segv, is_our_handler,
+        IsBlocked, Raised, SegvAction, ask_whether_blocked, exchange, handles_segv, install,
+        is_our_handler,
     };
 }
 pub use space::LinuxSpace;

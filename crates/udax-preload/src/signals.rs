@@ -3,21 +3,16 @@
 //! A signal that an access raises while it is blocked ends the process: the kernel asks no handler then. So it is left out of every mask that the program sets,
 //! and put back into those that it looks at. All of this is async-signal-safe, as the functions are.
 
+use crate::actions::named;
 use crate::{peek, real};
 use libc::{
     SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t, timespec,
 };
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use udax_linux::segv::{self, Raised, SegvAction, handles_segv, is_our_handler};
+use udax_linux::segv::{self, Raised, handles_segv};
 
 /// SIGSEGV in a set of signals.
-const SEGV: u64 = 1 << (SIGSEGV - 1);
-
-/// Whether faults will come by SIGSEGV.
-static OURS: AtomicBool = AtomicBool::new(false);
-/// The signals during whose handlers the program has asked SIGSEGV to be blocked.
-static BLOCKED_DURING: AtomicU64 = AtomicU64::new(0);
+pub(crate) const SEGV: u64 = 1 << (SIGSEGV - 1);
 
 thread_local! {
     /// Whether this thread has blocked it, as far as it knows.
@@ -26,13 +21,17 @@ thread_local! {
     static PENDING: Cell<bool> = const { Cell::new(false) };
 }
 
-fn is_ours() -> bool {
-    OURS.load(Ordering::Relaxed)
+/// Whether SIGSEGV calls our handler.
+pub(crate) fn is_ours() -> bool {
+    handles_segv()
 }
 
-/// From now on SIGSEGV is kept from being blocked. When the library is loaded.
+/// From now on SIGSEGV calls our handler, and is kept from being blocked. When the library is loaded: no mask that the program sets can be changed later on
+/// other threads, and one that is not blocked in fact has to be held back by our handler.
 pub(crate) fn keep_ours() {
-    OURS.store(true, Ordering::Relaxed);
+    if !segv::install() {
+        return;
+    }
     let (mask, mut before) = (SEGV, 0_u64);
     // SAFETY: both are sets as the kernel knows them, borrowed for the call; libc takes no more of them.
     unsafe {
@@ -83,7 +82,7 @@ fn peeked(set: *const c_void) -> Option<u64> {
     if set.is_null() || !is_ours() {
         return None;
     }
-    peek::word(set.cast())
+    peek::words(set.cast()).map(|[first]| first)
 }
 
 /// A set as libc knows them.
@@ -172,7 +171,12 @@ pub(crate) unsafe extern "C" fn pthread_sigmask(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigpending(set: *mut c_void) -> c_int {
     // SAFETY: the program's own argument.
-    let answer = unsafe { real::sigpending(set) };
+    pending(set, || unsafe { real::sigpending(set) })
+}
+
+/// Has `call` write the signals that are pending to `set`, and answer 0; adds what we know of.
+pub(crate) fn pending(set: *mut c_void, call: impl FnOnce() -> c_int) -> c_int {
+    let answer = call();
     if answer == 0 && PENDING.get() {
         // SAFETY: the kernel has just written the set there.
         unsafe { add_segv(set) };
@@ -209,94 +213,16 @@ pub(crate) unsafe extern "C-unwind" fn pselect(
     })
 }
 
-/// What an action's set of signals begins with.
-fn mask_of(action: &libc::sigaction) -> u64 {
-    // SAFETY: the set of the first 64 signals is the beginning of the field.
-    unsafe { (&raw const action.sa_mask).cast::<u64>().read() }
-}
-
-fn set_mask_of(action: &mut libc::sigaction, mask: u64) {
-    // SAFETY: as in `mask_of`.
-    unsafe { (&raw mut action.sa_mask).cast::<u64>().write(mask) };
-}
-
-/// sigaction(2).
-///
-/// # Safety
-/// As the C function.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sigaction(
-    number: c_int,
-    new: *const libc::sigaction,
-    old: *mut libc::sigaction,
-) -> c_int {
-    // SAFETY: libc's own function looks at it in the same way.
-    let asked = unsafe { new.as_ref() };
-    let is_ourselves = asked.is_some_and(|action| is_our_handler(action.sa_sigaction));
-    if !is_ours() || is_ourselves {
-        // SAFETY: the program's own arguments.
-        return unsafe { real::sigaction(number, new, old) };
-    }
-    if number == SIGSEGV && handles_segv() {
-        let before = segv::exchange(asked.map(wish));
-        if !old.is_null() {
-            // SAFETY: libc's own function writes there in the same way.
-            unsafe { old.write(action_of(before)) };
-        }
-        return 0;
-    }
-    let Some(bit) = u32::try_from(number - 1).ok().and_then(|shift| 1_u64.checked_shl(shift))
-    else {
-        // SAFETY: the program's own arguments.
-        return unsafe { real::sigaction(number, new, old) };
-    };
-    let ours = asked.map(|action| {
-        let mut ours = *action;
-        set_mask_of(&mut ours, mask_of(action) & !SEGV);
-        ours
-    });
-    let new = ours.as_ref().map_or(new, core::ptr::from_ref);
-    // SAFETY: the program's own arguments, or a copy of one.
-    let answer = unsafe { real::sigaction(number, new, old) };
-    if answer != 0 {
-        return answer;
-    }
-    let before = BLOCKED_DURING.load(Ordering::Relaxed) & bit;
-    // SAFETY: libc has just written there.
-    if let Some(old) = unsafe { old.as_mut() }.filter(|_| before != 0) {
-        set_mask_of(old, mask_of(old) | SEGV);
-    }
-    match asked.map(|action| mask_of(action) & SEGV) {
-        None => {}
-        Some(0) => drop(BLOCKED_DURING.fetch_and(!bit, Ordering::Relaxed)),
-        Some(_) => drop(BLOCKED_DURING.fetch_or(bit, Ordering::Relaxed)),
-    }
-    0
-}
-
-fn wish(action: &libc::sigaction) -> SegvAction {
-    SegvAction { handler: action.sa_sigaction, flags: action.sa_flags, mask: mask_of(action) }
-}
-
-fn action_of(wish: SegvAction) -> libc::sigaction {
-    // SAFETY: all zero is an action.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = wish.handler;
-    action.sa_flags = wish.flags;
-    set_mask_of(&mut action, wish.mask);
-    action
-}
-
-/// What the older functions do with `handler`: the same as sigaction(2) with `flags`. `None` if it is not about what is ours.
-fn older(number: c_int, handler: sighandler_t, flags: c_int) -> Option<sighandler_t> {
-    if number != SIGSEGV || !is_ours() || !handles_segv() {
+/// What the older functions do with `handler`: the same as sigaction(2) with `flags` and `mask`. `None` if it is not about what is ours.
+fn older(number: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> Option<sighandler_t> {
+    if number != SIGSEGV || !is_ours() {
         return None;
     }
     if handler == SIG_ERR {
         crate::errno::set(libc::EINVAL);
         return Some(SIG_ERR);
     }
-    Some(segv::exchange(Some(SegvAction { handler, flags, mask: 0 })).handler)
+    Some(segv::exchange(Some(named(handler, flags, mask))).handler)
 }
 
 /// signal(2), as programs of today have it.
@@ -306,7 +232,8 @@ fn older(number: c_int, handler: sighandler_t, flags: c_int) -> Option<sighandle
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
     // SAFETY: the program's own arguments.
-    older(number, handler, SA_RESTART).unwrap_or_else(|| unsafe { real::signal(number, handler) })
+    older(number, handler, SA_RESTART, SEGV)
+        .unwrap_or_else(|| unsafe { real::signal(number, handler) })
 }
 
 /// signal(2), by the name that old programs were linked with.
@@ -338,7 +265,7 @@ pub(crate) unsafe extern "C" fn __sysv_signal(
     number: c_int,
     handler: sighandler_t,
 ) -> sighandler_t {
-    older(number, handler, SA_RESETHAND | SA_NODEFER)
+    older(number, handler, SA_RESETHAND | SA_NODEFER, 0)
         // SAFETY: the program's own arguments.
         .unwrap_or_else(|| unsafe { real::sysv_signal(number, handler) })
 }
@@ -362,12 +289,12 @@ const SIG_HOLD: sighandler_t = 2;
 /// As the C function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t {
-    if number != SIGSEGV || !is_ours() || !handles_segv() {
+    if number != SIGSEGV || !is_ours() {
         // SAFETY: the program's own arguments.
         return unsafe { real::sigset(number, handler) };
     }
     let was_held = block(handler == SIG_HOLD);
-    let new = (handler != SIG_HOLD).then_some(SegvAction { handler, flags: 0, mask: 0 });
+    let new = (handler != SIG_HOLD).then(|| named(handler, 0, 0));
     let before = segv::exchange(new).handler;
     if was_held { SIG_HOLD } else { before }
 }
@@ -378,7 +305,7 @@ pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> 
 /// As the C function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigignore(number: c_int) -> c_int {
-    match older(number, libc::SIG_IGN, 0) {
+    match older(number, libc::SIG_IGN, 0, 0) {
         Some(_) => 0,
         // SAFETY: the program's own argument.
         None => unsafe { real::sigignore(number) },

@@ -9,7 +9,9 @@ mod handler;
 mod posts;
 
 pub use action::SegvAction;
-pub use handler::{IsBlocked, Raised, ask_whether_blocked, exchange, handles_segv, is_our_handler};
+pub use handler::{
+    IsBlocked, Raised, ask_whether_blocked, exchange, handles_segv, install, is_our_handler,
+};
 
 use crate::bounds::Bounds;
 use crate::catcher::Waiting;
