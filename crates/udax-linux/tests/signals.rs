@@ -418,7 +418,7 @@ fn who_stores_to_a_window_that_is_held_back_waits_for_the_file() {
 
 /// pidfd_getfd(2) is refused from now on, as by a container's usual profile.
 fn refuse_to_fetch_descriptors() {
-    let number = libc::SYS_pidfd_getfd as u32;
+    let number = u32::try_from(libc::SYS_pidfd_getfd).expect("a small number");
     let statement = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let mut filter = [
         // The number of the call; if it is that one, EPERM; else it is allowed.
