@@ -243,6 +243,29 @@ CASE(a_wait_by_number_with_a_full_mask) {
     CHECK_EQUAL(touch(at, FILE_BYTES), 1);
 }
 
+/* ---- children that share the memory ---- */
+
+CASE(a_child_of_vfork_changes_its_own_action_alone) {
+    touched_hole();
+    struct kernel_action action = returning(open_the_page, SA_SIGINFO, 0), none = {0};
+    struct sigaction by_name = {.sa_handler = SIG_DFL};
+    MUST(action_by_number(SIGSEGV, &action, NULL));
+    for (int way = 0; way < 3; way++) {
+        pid_t child = vfork();
+        if (child == 0) {
+            way == 0 ? (void)action_by_number(SIGSEGV, &none, NULL)
+            : way == 1 ? (void)sigaction(SIGSEGV, &by_name, NULL)
+                       : (void)signal(SIGSEGV, SIG_IGN);
+            _exit(0);
+        }
+        CHECK_EQUAL(end_of(child), 0);
+        struct kernel_action after;
+        MUST(action_by_number(SIGSEGV, NULL, &after));
+        CHECK(after.handler == open_the_page);
+    }
+    guard();
+}
+
 /* ---- the end ---- */
 
 static int end_with(struct kernel_action action, int blocked) {

@@ -1,7 +1,7 @@
 //! What is to be done at a signal, where faults come by SIGSEGV: for that signal it is noted and done by our handler; SIGSEGV is left out of the masks of
 //! the others. All of this is async-signal-safe, as the functions are.
 
-use crate::signals::{SEGV, is_ours};
+use crate::signals::{SEGV, is_noted, is_ours};
 use crate::{peek, real};
 use libc::{SIGSEGV, c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,7 +84,8 @@ pub(crate) unsafe extern "C" fn sigaction(
     // SAFETY: libc's own function looks at it in the same way.
     let asked = unsafe { new.as_ref() };
     let is_ourselves = asked.is_some_and(|action| is_our_handler(action.sa_sigaction));
-    if !is_ours() || is_ourselves {
+    let is_a_childs = number == SIGSEGV && !is_noted(number);
+    if !is_ours() || is_ourselves || is_a_childs {
         // SAFETY: the program's own arguments.
         return unsafe { real::sigaction(number, new, old) };
     }
@@ -128,7 +129,8 @@ pub(crate) fn by_number(
 ) -> c_int {
     let asked = if new.is_null() { None } else { peek::words::<4>(new.cast()) };
     let is_refused = asked.is_none() && !new.is_null();
-    if !is_ours() || is_refused {
+    let is_a_childs = number == SIGSEGV && !is_noted(number);
+    if !is_ours() || is_refused || is_a_childs {
         return set(new);
     }
     if number == SIGSEGV {

@@ -4,7 +4,7 @@
 //! library is loaded, so the program's own prepare handlers run before ours and its other two after: all may touch mappings.
 
 use crate::errno::Kept;
-use crate::{real, state};
+use crate::{real, signals, state};
 use libc::{c_int, c_void, pid_t};
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -34,6 +34,7 @@ fn release_in_parent(held: Option<Held>) {
 fn release_in_child(held: Option<Held>) {
     // Even when nothing is held: the threads that would serve anything are not in this process.
     state::switch_off();
+    signals::in_child();
     if let Some(held) = held {
         let _errno = Kept::now();
         state::or_abort(|| ManuallyDrop::into_inner(held).child());

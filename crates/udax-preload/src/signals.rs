@@ -9,6 +9,7 @@ use libc::{
     SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t, timespec,
 };
 use std::cell::Cell;
+use std::sync::atomic::{AtomicI32, Ordering};
 use udax_linux::segv::{self, Raised, handles_segv};
 
 /// SIGSEGV in a set of signals.
@@ -26,12 +27,35 @@ pub(crate) fn is_ours() -> bool {
     handles_segv()
 }
 
+/// The process whose actions are noted.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+fn note_process() {
+    // SAFETY: no argument.
+    PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+}
+
+/// Whether the action of signal `number` is noted, and done by our handler. A child of vfork has actions of its own, and shares what is noted: those are the
+/// kernel's affair.
+pub(crate) fn is_noted(number: c_int) -> bool {
+    // SAFETY: no argument.
+    number == SIGSEGV && is_ours() && unsafe { libc::getpid() } == PROCESS.load(Ordering::Relaxed)
+}
+
+/// This is a child with memory of its own.
+pub(crate) fn in_child() {
+    if is_ours() {
+        note_process();
+    }
+}
+
 /// From now on SIGSEGV calls our handler, and is kept from being blocked. When the library is loaded: no mask that the program sets can be changed later on
 /// other threads, and one that is not blocked in fact has to be held back by our handler.
 pub(crate) fn keep_ours() {
     if !segv::install() {
         return;
     }
+    note_process();
     let (mask, mut before) = (SEGV, 0_u64);
     // SAFETY: both are sets as the kernel knows them, borrowed for the call; libc takes no more of them.
     unsafe {
@@ -215,7 +239,7 @@ pub(crate) unsafe extern "C-unwind" fn pselect(
 
 /// What the older functions do with `handler`: the same as sigaction(2) with `flags` and `mask`. `None` if it is not about what is ours.
 fn older(number: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> Option<sighandler_t> {
-    if number != SIGSEGV || !is_ours() {
+    if !is_noted(number) {
         return None;
     }
     if handler == SIG_ERR {
@@ -289,7 +313,7 @@ const SIG_HOLD: sighandler_t = 2;
 /// As the C function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t {
-    if number != SIGSEGV || !is_ours() {
+    if !is_noted(number) {
         // SAFETY: the program's own arguments.
         return unsafe { real::sigset(number, handler) };
     }
