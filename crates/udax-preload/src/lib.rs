@@ -14,6 +14,7 @@
 //! What is not interposed needs no help: loads and stores fault, and faults are served, where the kernel lets us also those of system calls;
 //! opening or truncating a file by its path breaks the lease that lets us show zeros, so the kernel tells.
 
+mod actions;
 mod asynchronous;
 mod buffers;
 mod contents;

@@ -36,19 +36,31 @@ pub(crate) fn many<T: Copy>(address: *const T, count: usize) -> Option<Vec<T>> {
     Some(values)
 }
 
-/// Copies 64 bits, without memory of our own: signal handlers may come here.
-pub(crate) fn word(address: *const u64) -> Option<u64> {
-    let mut value = 0_u64;
-    let bytes = size_of::<u64>();
-    let into = iovec { iov_base: (&raw mut value).cast(), iov_len: bytes };
-    let from = iovec { iov_base: address.cast_mut().cast::<c_void>(), iov_len: bytes };
+/// Copies words out of the program's memory, without memory of our own: signal handlers may come here. As [`many`].
+pub(crate) fn words<const N: usize>(address: *const u64) -> Option<[u64; N]> {
+    let mut values = [0_u64; N];
+    let ours = (&raw mut values).cast();
+    let is_copied = copied(ours, address.cast_mut().cast(), size_of::<[u64; N]>(), Access::Read);
+    is_copied.then_some(values)
+}
+
+/// Copies words into the program's memory; whether they could be stored there. As [`words`].
+pub(crate) fn put_words<const N: usize>(address: *mut u64, mut values: [u64; N]) -> bool {
+    let ours = (&raw mut values).cast();
+    copied(address.cast(), ours, size_of::<[u64; N]>(), Access::Write)
+}
+
+/// Copies `bytes` by the kernel, which believes neither address; the program's is `accessed`.
+fn copied(to: *mut c_void, from: *mut c_void, bytes: usize, accessed: Access) -> bool {
+    let [into, out] = [to, from].map(|iov_base| iovec { iov_base, iov_len: bytes });
+    let program = if accessed == Access::Read { from } else { to };
     // SAFETY: no argument.
     let this_process = unsafe { libc::getpid() };
-    let copied = ready(&[(address.addr(), bytes)], Access::Read, || {
-        // SAFETY: `into` is a value of that many bytes, and the kernel checks `from`.
-        unsafe { real::process_vm_readv(this_process, &raw const into, 1, &raw const from, 1, 0) }
+    let answer = ready(&[(program.addr(), bytes)], accessed, || {
+        // SAFETY: one of the two is a value of ours of that many bytes, and the kernel checks the other.
+        unsafe { real::process_vm_readv(this_process, &raw const into, 1, &raw const out, 1, 0) }
     });
-    (usize::try_from(copied) == Ok(bytes)).then_some(value)
+    usize::try_from(answer) == Ok(bytes)
 }
 
 /// Copies one value; see [`many`].

@@ -5,7 +5,7 @@
 //! library is loaded, so the program's own prepare handlers run before ours and its other two after: all may touch mappings.
 
 use crate::errno::Kept;
-use crate::{real, state};
+use crate::{real, signals, state};
 use libc::{c_int, c_void, pid_t};
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
@@ -35,6 +35,7 @@ fn release_in_parent(held: Option<Held>) {
 fn release_in_child(held: Option<Held>) {
     // Even when nothing is held: the threads that would serve anything are not in this process.
     state::switch_off();
+    signals::in_child();
     if let Some(held) = held {
         let _errno = Kept::now();
         state::or_abort(|| ManuallyDrop::into_inner(held).child());
@@ -55,6 +56,7 @@ extern "C" fn child() {
         (Some(held), Some(parents)) => {
             let _errno = Kept::now();
             crate::report::begin_anew();
+            signals::in_child();
             state::begin_anew(|| parents.in_child(ManuallyDrop::into_inner(held)));
         }
         (held, _) => release_in_child(held),
@@ -157,7 +159,6 @@ pub(crate) unsafe extern "C" fn __clone(
 /// Before a clone that shares the memory: a thread is of this process; another process takes the descriptors with it.
 pub(crate) fn before_sharing_clone(flags: c_int) {
     if flags & libc::CLONE_THREAD == 0 {
-        crate::signals::before_sharing_process();
         crate::spawn::before_spawn();
     } else if flags & libc::CLONE_FILES == 0 {
         crate::memory::make_all_plain("a thread with descriptors of its own");

@@ -3,32 +3,57 @@
 //! A signal that an access raises while it is blocked ends the process: the kernel asks no handler then. So another signal stands in for it in every mask that the
 //! program sets ([`segv::kernel_set`]), and is looked up in those that it looks at. All of this is async-signal-safe, as the functions are.
 
+use crate::actions::named;
 use crate::{peek, real};
 use libc::{
     SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t, timespec,
 };
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
-use udax_linux::segv::{self, SegvAction, handles_segv, is_our_handler, kernel_set, program_set};
+use std::sync::atomic::{AtomicI32, Ordering};
+use udax_linux::segv::{self, handles_segv, kernel_set, program_set};
 
 /// SIGSEGV in a set of signals.
-const SEGV: u64 = 1 << (SIGSEGV - 1);
-
-/// Whether faults will come by SIGSEGV.
-static OURS: AtomicBool = AtomicBool::new(false);
+pub(crate) const SEGV: u64 = 1 << (SIGSEGV - 1);
 
 thread_local! {
     /// Whether one was sent to this thread while the program has it blocked.
     static PENDING: Cell<bool> = const { Cell::new(false) };
 }
 
-fn is_ours() -> bool {
-    OURS.load(Ordering::Relaxed)
+/// Whether SIGSEGV calls our handler.
+pub(crate) fn is_ours() -> bool {
+    handles_segv()
 }
 
-/// From now on SIGSEGV is kept from being blocked. When the library is loaded.
+/// The process whose actions are noted.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+fn note_process() {
+    // SAFETY: no argument.
+    PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed);
+}
+
+/// Whether the action of signal `number` is noted, and done by our handler. A child of vfork has actions of its own, and shares what is noted: those are the
+/// kernel's affair.
+pub(crate) fn is_noted(number: c_int) -> bool {
+    // SAFETY: no argument.
+    number == SIGSEGV && is_ours() && unsafe { libc::getpid() } == PROCESS.load(Ordering::Relaxed)
+}
+
+/// This is a child with memory of its own.
+pub(crate) fn in_child() {
+    if is_ours() {
+        note_process();
+    }
+}
+
+/// From now on SIGSEGV calls our handler, and is kept from being blocked. When the library is loaded: no mask that the program sets can be changed later on
+/// other threads, and one that is not blocked in fact has to be held back by our handler.
 pub(crate) fn keep_ours() {
-    OURS.store(true, Ordering::Relaxed);
+    if !segv::install() {
+        return;
+    }
+    note_process();
     let before = change_mask(libc::SIG_UNBLOCK, SEGV);
     if before & SEGV != 0 {
         change_mask(libc::SIG_BLOCK, kernel_set(SEGV));
@@ -42,13 +67,6 @@ fn change_mask(how: c_int, set: u64) -> u64 {
     // SAFETY: both are sets as the C library knows them, borrowed for the call.
     unsafe { real::sigprocmask(how, set.as_ptr().cast(), before.as_mut_ptr().cast()) };
     before[0]
-}
-
-/// Before a process is made that shares the memory: if it is to serve itself of what is mapped later, it needs the handler.
-pub(crate) fn before_sharing_process() {
-    if is_ours() {
-        let _ = segv::install();
-    }
 }
 
 /// The program has it blocked from now on, or not. The answer is what it was.
@@ -85,7 +103,7 @@ fn peeked(set: *const c_void) -> Option<u64> {
     if set.is_null() || !is_ours() {
         return None;
     }
-    peek::word(set.cast())
+    peek::words(set.cast()).map(|[first]| first)
 }
 
 /// A set as libc knows them.
@@ -173,7 +191,12 @@ pub(crate) unsafe extern "C" fn pthread_sigmask(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigpending(set: *mut c_void) -> c_int {
     // SAFETY: the program's own argument.
-    let answer = unsafe { real::sigpending(set) };
+    pending(set, || unsafe { real::sigpending(set) })
+}
+
+/// Has `call` write the signals that are pending to `set`, and answer 0; adds what we know of.
+pub(crate) fn pending(set: *mut c_void, call: impl FnOnce() -> c_int) -> c_int {
+    let answer = call();
     if answer == 0 && PENDING.get() {
         // SAFETY: the kernel has just written the set there.
         unsafe { change(set, |set| set | SEGV) };
@@ -210,83 +233,16 @@ pub(crate) unsafe extern "C-unwind" fn pselect(
     })
 }
 
-/// What an action's set of signals begins with.
-fn mask_of(action: &libc::sigaction) -> u64 {
-    // SAFETY: the set of the first 64 signals is the beginning of the field.
-    unsafe { (&raw const action.sa_mask).cast::<u64>().read() }
-}
-
-fn set_mask_of(action: &mut libc::sigaction, mask: u64) {
-    // SAFETY: as in `mask_of`.
-    unsafe { (&raw mut action.sa_mask).cast::<u64>().write(mask) };
-}
-
-/// sigaction(2).
-///
-/// # Safety
-/// As the C function.
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sigaction(
-    number: c_int,
-    new: *const libc::sigaction,
-    old: *mut libc::sigaction,
-) -> c_int {
-    // SAFETY: libc's own function looks at it in the same way.
-    let asked = unsafe { new.as_ref() };
-    let is_ourselves = asked.is_some_and(|action| is_our_handler(action.sa_sigaction));
-    if !is_ours() || is_ourselves {
-        // SAFETY: the program's own arguments.
-        return unsafe { real::sigaction(number, new, old) };
-    }
-    if number == SIGSEGV && handles_segv() {
-        let before = segv::exchange(asked.map(wish));
-        if !old.is_null() {
-            // SAFETY: libc's own function writes there in the same way.
-            unsafe { old.write(action_of(before)) };
-        }
-        return 0;
-    }
-    let ours = asked.map(|action| {
-        let mut ours = *action;
-        set_mask_of(&mut ours, kernel_set(mask_of(action)));
-        ours
-    });
-    let new = ours.as_ref().map_or(new, core::ptr::from_ref);
-    // SAFETY: the program's own arguments, or a copy of one.
-    let answer = unsafe { real::sigaction(number, new, old) };
-    if answer == 0 {
-        // SAFETY: libc has just written there.
-        let old = unsafe { old.as_mut() };
-        if let Some(old) = old {
-            set_mask_of(old, program_set(mask_of(old)));
-        }
-    }
-    answer
-}
-
-fn wish(action: &libc::sigaction) -> SegvAction {
-    SegvAction { handler: action.sa_sigaction, flags: action.sa_flags, mask: mask_of(action) }
-}
-
-fn action_of(wish: SegvAction) -> libc::sigaction {
-    // SAFETY: all zero is an action.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = wish.handler;
-    action.sa_flags = wish.flags;
-    set_mask_of(&mut action, wish.mask);
-    action
-}
-
-/// What the older functions do with `handler`: the same as sigaction(2) with `flags`. `None` if it is not about what is ours.
-fn older(number: c_int, handler: sighandler_t, flags: c_int) -> Option<sighandler_t> {
-    if number != SIGSEGV || !is_ours() || !handles_segv() {
+/// What the older functions do with `handler`: the same as sigaction(2) with `flags` and `mask`. `None` if it is not about what is ours.
+fn older(number: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> Option<sighandler_t> {
+    if !is_noted(number) {
         return None;
     }
     if handler == SIG_ERR {
         crate::errno::set(libc::EINVAL);
         return Some(SIG_ERR);
     }
-    Some(segv::exchange(Some(SegvAction { handler, flags, mask: 0 })).handler)
+    Some(segv::exchange(Some(named(handler, flags, mask))).handler)
 }
 
 /// signal(2), as programs of today have it.
@@ -296,7 +252,8 @@ fn older(number: c_int, handler: sighandler_t, flags: c_int) -> Option<sighandle
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
     // SAFETY: the program's own arguments.
-    older(number, handler, SA_RESTART).unwrap_or_else(|| unsafe { real::signal(number, handler) })
+    older(number, handler, SA_RESTART, SEGV)
+        .unwrap_or_else(|| unsafe { real::signal(number, handler) })
 }
 
 /// signal(2), by the name that old programs were linked with.
@@ -328,7 +285,7 @@ pub(crate) unsafe extern "C" fn __sysv_signal(
     number: c_int,
     handler: sighandler_t,
 ) -> sighandler_t {
-    older(number, handler, SA_RESETHAND | SA_NODEFER)
+    older(number, handler, SA_RESETHAND | SA_NODEFER, 0)
         // SAFETY: the program's own arguments.
         .unwrap_or_else(|| unsafe { real::sysv_signal(number, handler) })
 }
@@ -352,12 +309,12 @@ const SIG_HOLD: sighandler_t = 2;
 /// As the C function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t {
-    if number != SIGSEGV || !is_ours() || !handles_segv() {
+    if !is_noted(number) {
         // SAFETY: the program's own arguments.
         return unsafe { real::sigset(number, handler) };
     }
     let was_held = block(handler == SIG_HOLD);
-    let new = (handler != SIG_HOLD).then_some(SegvAction { handler, flags: 0, mask: 0 });
+    let new = (handler != SIG_HOLD).then(|| named(handler, 0, 0));
     let before = segv::exchange(new).handler;
     if was_held { SIG_HOLD } else { before }
 }
@@ -368,7 +325,7 @@ pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> 
 /// As the C function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigignore(number: c_int) -> c_int {
-    match older(number, libc::SIG_IGN, 0) {
+    match older(number, libc::SIG_IGN, 0, 0) {
         Some(_) => 0,
         // SAFETY: the program's own argument.
         None => unsafe { real::sigignore(number) },

@@ -3,11 +3,15 @@
 use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
 use crate::{
-    asynchronous, descriptors, layout, locking, memory, messages, peek, process, real, signals,
+    actions, asynchronous, descriptors, layout, locking, memory, messages, peek, process, real,
+    signals,
 };
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
 use udax::program::Access;
+
+/// How long a set of signals is for the kernel; it refuses any other length.
+const KERNEL_SET_BYTES: usize = 8;
 
 /// A system call as the program made it.
 #[derive(Clone, Copy)]
@@ -22,6 +26,12 @@ impl Call {
         let [a, b, c, d, e, f] = self.arguments;
         // SAFETY: the program's own arguments.
         unsafe { real::syscall(self.number, a, b, c, d, e, f) }
+    }
+
+    /// The same with another argument.
+    fn with(mut self, at: usize, argument: usize) -> Self {
+        self.arguments[at] = argument.cast_signed() as c_long;
+        self
     }
 
     fn pointer<T>(self, at: usize) -> *mut T {
@@ -66,6 +76,7 @@ pub(crate) unsafe extern "C-unwind" fn syscall(
         .or_else(|| memory_for_call(call))
         .or_else(|| descriptor_call(call))
         .or_else(|| process_call(call))
+        .or_else(|| signal_call(call))
         .unwrap_or_else(|| call.pass())
 }
 
@@ -260,17 +271,33 @@ fn process_call(call: Call) -> Option<c_long> {
             asynchronous::before_queue();
             call.pass()
         }
-        libc::SYS_rt_sigprocmask => {
-            let [a, .., d, e, f] = call.arguments;
-            signals::mask(call.int(0), call.pointer(1), call.pointer(2), |new, old| {
-                let [new, old] = [new.expose_provenance(), old.expose_provenance()];
-                let [new, old] = [new, old].map(|at| at.cast_signed() as c_long);
-                let changed = Call { arguments: [a, new, old, d, e, f], ..call };
-                // It answers 0 or -1.
-                if changed.pass() == 0 { 0 } else { -1 }
+        _ => return None,
+    })
+}
+
+fn signal_call(call: Call) -> Option<c_long> {
+    // It answers 0 or -1.
+    let pass = |call: Call| if call.pass() == 0 { 0 } else { -1 };
+    Some(match call.number {
+        libc::SYS_rt_sigaction if call.size(3) == KERNEL_SET_BYTES => {
+            actions::by_number(call.int(0), call.pointer(1), call.pointer(2), |new| {
+                pass(call.with(1, new.expose_provenance()))
             })
             .into()
         }
+        libc::SYS_rt_sigprocmask => {
+            signals::mask(call.int(0), call.pointer(1), call.pointer(2), |new, old| {
+                let changed = call.with(1, new.expose_provenance());
+                pass(changed.with(2, old.expose_provenance()))
+            })
+            .into()
+        }
+        libc::SYS_rt_sigpending if call.size(1) == KERNEL_SET_BYTES => {
+            signals::pending(call.pointer(0), || pass(call)).into()
+        }
+        libc::SYS_rt_sigsuspend => signals::with_mask(call.pointer(0), |mask| {
+            call.with(0, mask.expose_provenance()).pass()
+        }),
         _ => return None,
     })
 }

@@ -1,6 +1,6 @@
 //! What the program has asked to be done at SIGSEGV, now that the kernel calls us first.
 
-use crate::sys::signal::SignalsBlocked;
+use crate::sys::signal::{self, SignalsBlocked};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 /// An action as sigaction(2) takes it.
@@ -12,10 +12,30 @@ pub struct SegvAction {
     pub flags: i32,
     /// The signals that are blocked while the function runs: signal N is bit N - 1.
     pub mask: u64,
+    /// Where a program would have the handler return to, with `SA_RESTORER`; it returns to us.
+    pub restorer: usize,
 }
 
+/// Those of `SA_*` that the kernel keeps; `SA_EXPOSE_TAGBITS` and `SA_RESTORER` have no name in libc.
+const KNOWN_FLAGS: i32 = libc::SA_NOCLDSTOP
+    | libc::SA_NOCLDWAIT
+    | libc::SA_SIGINFO
+    | libc::SA_ONSTACK
+    | libc::SA_RESTART
+    | libc::SA_NODEFER
+    | libc::SA_RESETHAND
+    | 0x800
+    | 0x0400_0000;
+
 impl SegvAction {
-    pub(super) const DEFAULT: Self = Self { handler: libc::SIG_DFL, flags: 0, mask: 0 };
+    pub(super) const DEFAULT: Self =
+        Self { handler: libc::SIG_DFL, flags: 0, mask: 0, restorer: 0 };
+
+    /// As the kernel would note it: without flags that there are not, and signals that nobody can block.
+    pub(super) const fn noted(self) -> Self {
+        let unblockable = signal::bit(libc::SIGKILL as u32) | signal::bit(libc::SIGSTOP as u32);
+        Self { flags: self.flags & KNOWN_FLAGS, mask: self.mask & !unblockable, ..self }
+    }
 }
 
 /// Even while nobody writes. A handler, which may take no lock, reads until it has seen the same number before and after.
@@ -23,6 +43,7 @@ static SEQUENCE: AtomicU32 = AtomicU32::new(0);
 static HANDLER: AtomicUsize = AtomicUsize::new(0);
 static FLAGS: AtomicU32 = AtomicU32::new(0);
 static MASK: AtomicU64 = AtomicU64::new(0);
+static RESTORER: AtomicUsize = AtomicUsize::new(0);
 
 /// Held by who writes, with every signal blocked: a handler on its thread would read for ever.
 static WRITING: AtomicBool = AtomicBool::new(false);
@@ -51,6 +72,7 @@ impl Writing {
         HANDLER.store(action.handler, Ordering::Relaxed);
         FLAGS.store(action.flags.cast_unsigned(), Ordering::Relaxed);
         MASK.store(action.mask, Ordering::Relaxed);
+        RESTORER.store(action.restorer, Ordering::Relaxed);
         SEQUENCE.store(before.wrapping_add(2), Ordering::Release);
     }
 }
@@ -69,6 +91,7 @@ pub(super) fn current() -> SegvAction {
             handler: HANDLER.load(Ordering::Relaxed),
             flags: FLAGS.load(Ordering::Relaxed).cast_signed(),
             mask: MASK.load(Ordering::Relaxed),
+            restorer: RESTORER.load(Ordering::Relaxed),
         };
         fence(Ordering::Acquire);
         if before.is_multiple_of(2) && SEQUENCE.load(Ordering::Relaxed) == before {

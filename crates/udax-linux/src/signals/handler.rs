@@ -49,7 +49,8 @@ pub fn blocked_by_stand_in(held_back: HeldBack) {
     let _ = HELD_BACK.set(held_back);
 }
 
-/// Has the kernel call us at SIGSEGV, if that is not so yet; what the program asked for before is kept. Whether it could be.
+/// Has the kernel call us at SIGSEGV from now on; what the program asked for before is kept. Whether that is so now. A service that has its faults by signals
+/// does it too.
 #[must_use]
 pub fn install() -> bool {
     let mut writing = Writing::begin();
@@ -79,7 +80,7 @@ pub fn exchange(new: Option<SegvAction>) -> SegvAction {
     let mut writing = Writing::begin();
     let before = action::current();
     if let Some(new) = new {
-        writing.set(new);
+        writing.set(new.noted());
         let has_handler = new.handler > libc::SIG_IGN;
         register(if has_handler { new.flags } else { libc::SA_ONSTACK });
     }
@@ -113,7 +114,8 @@ fn register(flags: c_int) -> Option<SegvAction> {
     }
     // SAFETY: as above.
     let mask = unsafe { (&raw const before.sa_mask).cast::<u64>().read() };
-    Some(SegvAction { handler: before.sa_sigaction, flags: before.sa_flags, mask })
+    let restorer = before.sa_restorer.map_or(0, |restorer| restorer as usize);
+    Some(SegvAction { handler: before.sa_sigaction, flags: before.sa_flags, mask, restorer })
 }
 
 extern "C-unwind" fn on_segv(number: c_int, info: *mut siginfo_t, context: *mut c_void) {

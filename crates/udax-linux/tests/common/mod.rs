@@ -1,6 +1,8 @@
 //! What the tests share: a file on memory or disk, and a handler that serves faults in the simplest right way.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod alone;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, RawFd};
