@@ -199,12 +199,22 @@ fn parse(line: &str) -> Option<Found> {
     let (is_shared, may_be_stored_to) = (rights.ends_with('s'), rights.contains('w'));
     let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
     let ino = fields.nth(1)?.parse().ok()?;
-    (start % mem::PAGE == 0).then_some(Found {
+    let is_of_pages = start % mem::PAGE == 0 && end % mem::PAGE == 0 && start < end;
+    is_of_pages.then_some(Found {
         addresses: start..end,
         may_be_stored_to,
         is_shared,
         offset_bytes,
         ino,
+    })
+}
+
+/// For the fuzzer: the addresses of a line, whether it is shared and may be stored to, its offset and its inode.
+#[cfg(fuzzing)]
+pub fn any_line(line: &str) -> Option<(std::ops::Range<usize>, bool, bool, u64, u64)> {
+    parse(line).map(|found| {
+        let Found { addresses, may_be_stored_to, is_shared, offset_bytes, ino } = found;
+        (addresses, is_shared, may_be_stored_to, offset_bytes, ino)
     })
 }
 
@@ -234,6 +244,9 @@ mod tests {
         let memory = parse("7f0000000000-7f0000200000 rw-p 00000000 00:00 0").expect("a line");
         assert!(!makings.are_of(&memory, RunState::Zero, Sharing::Private));
         assert!(parse("").is_none() && parse("7f00-8000").is_none());
+        for addresses in ["3000-1000", "1000-1000", "1000-2fff", "1-2000"] {
+            assert_eq!(parse(&format!("{addresses} rw-s 00000000 00:1b 7")), None, "{addresses}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@
 mod asynchronous;
 mod buffers;
 mod contents;
+mod control;
 mod descriptors;
 mod errno;
 mod execute;
@@ -39,3 +40,12 @@ mod structures;
 mod syscall;
 mod trampoline;
 mod vectors;
+
+/// For the fuzzer, which is a program that this library is in.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// How many files are served now.
+    pub fn served_files() -> usize {
+        crate::state::program().map_or(0, |program| program.statistics().files.len())
+    }
+}
