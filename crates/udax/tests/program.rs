@@ -114,7 +114,7 @@ fn memory_before_a_mapping(program: &Program, file: &std::fs::File) -> (usize, u
     const PRIVATE: i32 = 2;
     const FIXED: i32 = 0x10;
     const ANONYMOUS: i32 = 0x20;
-    let room = program.mmap(0, 4 * UNIT, 0, PRIVATE | ANONYMOUS, -1, 0).expect("room");
+    let room = program.mmap(0, 5 * UNIT, 0, PRIVATE | ANONYMOUS, -1, 0).expect("room");
     let mapping = (room + UNIT).next_multiple_of(UNIT);
     let fixed = SHARED | FIXED;
     let mapped = program.mmap(mapping, 2 * UNIT, READ_WRITE, fixed, file.as_raw_fd(), 0);
@@ -164,6 +164,30 @@ fn a_range_that_ends_behind_the_last_address_changes_nothing() {
         assert_eq!(unaligned, Err(Errno::INVAL), "the kernel looks at the offset first");
     }
     assert_eq!(program.statistics().files.len(), 1, "it is served yet");
+}
+
+/// The kernel goes on behind what is not mapped, and says so in the end.
+#[test]
+fn advice_reaches_what_lies_behind_addresses_without_memory() {
+    const DONTNEED: i32 = 4;
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let (memory, second_half) = memory_before_a_mapping(&program, &file);
+    let behind = second_half + UNIT;
+    program.mprotect(behind, 4096, READ_WRITE).expect("allowed");
+    let byte = std::ptr::with_exposed_provenance_mut::<u8>(behind);
+    // SAFETY: it is mapped, and there is no reference to it.
+    unsafe { byte.write_volatile(7) };
+    program.munmap(memory, 4096).expect("unmapped");
+    let advised = program.madvise(memory - 4096, behind + 2 * 4096 - memory, DONTNEED);
+    assert_eq!(advised, Err(Errno::NOMEM));
+    // SAFETY: it is mapped.
+    assert_eq!(unsafe { byte.read_volatile() }, 0, "it was to be dropped");
 }
 
 /// mprotect(2) of no bytes is allowed, wherever it is, and does nothing.

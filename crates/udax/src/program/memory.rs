@@ -367,8 +367,9 @@ impl Program {
         let mut next = addresses.start;
         let mut result = Ok(());
         let mut advise = |from: usize, to: usize| {
-            if from < to && result.is_ok() {
-                result = self.native.madvise(from, to - from, advice);
+            // Behind what is not mapped the kernel goes on, and says so in the end.
+            if from < to && matches!(result, Ok(()) | Err(Errno::NOMEM)) {
+                result = self.native.madvise(from, to - from, advice).and(result);
             }
         };
         for region in regions.over(addresses) {
