@@ -129,10 +129,10 @@ fn may_be_stored_to(address: usize) -> bool {
     let byte = [7_u8];
     let vector = |at: *const u8| libc::iovec { iov_base: at.cast_mut().cast(), iov_len: 1 };
     let (from, into) = (vector(byte.as_ptr()), vector(std::ptr::with_exposed_provenance(address)));
+    let this = std::process::id().cast_signed();
     // SAFETY: one byte goes where the test has mapped something, or nowhere.
-    let stored = unsafe {
-        libc::process_vm_writev(libc::getpid(), &raw const from, 1, &raw const into, 1, 0)
-    };
+    let stored =
+        unsafe { libc::process_vm_writev(this, &raw const from, 1, &raw const into, 1, 0) };
     stored == 1
 }
 
