@@ -195,8 +195,11 @@ fn parse(line: &str) -> Option<Found> {
     let (start, end) = fields.next()?.split_once('-')?;
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
-    let rights = fields.next()?;
-    let (is_shared, may_be_stored_to) = (rights.ends_with('s'), rights.contains('w'));
+    let rights = fields.next()?.as_bytes();
+    let [b'r' | b'-', write @ (b'w' | b'-'), b'x' | b'-', sharing @ (b's' | b'p')] = rights else {
+        return None;
+    };
+    let (is_shared, may_be_stored_to) = (*sharing == b's', *write == b'w');
     let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
     let ino = fields.nth(1)?.parse().ok()?;
     let is_of_pages = start % mem::PAGE == 0 && end % mem::PAGE == 0 && start < end;
@@ -246,6 +249,9 @@ mod tests {
         assert!(parse("").is_none() && parse("7f00-8000").is_none());
         for addresses in ["3000-1000", "1000-1000", "1000-2fff", "1-2000"] {
             assert_eq!(parse(&format!("{addresses} rw-s 00000000 00:1b 7")), None, "{addresses}");
+        }
+        for rights in ["---rw-s", "rw-", "rw-z", "wr-s", "rwss"] {
+            assert_eq!(parse(&format!("1000-3000 {rights} 00000000 00:1b 7")), None, "{rights}");
         }
     }
 

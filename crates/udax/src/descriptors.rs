@@ -113,7 +113,7 @@ impl<'l> Line<'l> {
     fn parse(line: &'l str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let permissions = fields.next()?;
+        let permissions = fields.next().filter(|rights| are_rights(rights))?;
         let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
         let ino = fields.nth(1)?.parse().ok()?;
         let page = |text| {
@@ -122,6 +122,11 @@ impl<'l> Line<'l> {
         let addresses = page(start)?..page(end)?;
         (!addresses.is_empty()).then_some(Self { addresses, permissions, offset_bytes, ino })
     }
+}
+
+/// Four letters: `r`, `w` and `x` or a dash for each, and `s` or `p`.
+fn are_rights(text: &str) -> bool {
+    matches!(text.as_bytes(), [b'r' | b'-', b'w' | b'-', b'x' | b'-', b's' | b'p'])
 }
 
 /// The file pages that a line shows, if it is a shared mapping of that inode.
@@ -200,6 +205,10 @@ mod tests {
             let line = format!("{addresses} rw-s 00000000 00:1b 7");
             assert!(shared_pages(&line, 7, &(0..0)).is_none(), "{addresses}");
             assert_eq!(rights_in(&line, 0x1000), None, "{addresses}");
+        }
+        for rights in ["---rw-s", "rw-", "rw-z", "wr-s", "rwss"] {
+            let line = format!("1000-3000 {rights} 00000000 00:1b 7");
+            assert_eq!(rights_in(&line, 0x1000), None, "{rights}");
         }
     }
 }
