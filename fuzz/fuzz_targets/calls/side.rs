@@ -42,6 +42,15 @@ pub fn kernels() -> Syscall {
 const PROTS: [i32; 7] = [0, 1, 3, 2, 5, 7, 0x100 | 1];
 const ADVICE: [i32; 19] = [0, 1, 2, 3, 4, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 21, 22, 23];
 
+/// Where faults come by signals, zeros are shown by a mapping that may be read, also of a file that may only be stored to: the kernel reads them there, and would
+/// not read the file.
+fn as_engine_has_it(prot: i32) -> i32 {
+    static BY_SIGNALS: OnceLock<bool> = OnceLock::new();
+    let by_signals =
+        BY_SIGNALS.get_or_init(|| std::env::var("UDAX_ENGINE").is_ok_and(|name| name == "signals"));
+    if prot == libc::PROT_WRITE && *by_signals { READ_WRITE } else { prot }
+}
+
 impl Side {
     pub fn new(syscall: Syscall) -> Self {
         let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
@@ -154,7 +163,7 @@ impl Side {
 
     pub fn do_one(&self, op: &Op) -> Vec<Answer> {
         let range = |place: Place, length: Length| (self.at(place), length.from(place.offset()));
-        let prot = |prot: u8| PROTS[usize::from(prot) % PROTS.len()];
+        let prot = |prot: u8| as_engine_has_it(PROTS[usize::from(prot) % PROTS.len()]);
         match *op {
             Op::Map { place, length, prot: rights, kind, file, offset } => {
                 let (at, length) = range(place, length);

@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_shorter_than_a_descriptor_is_none() {
-        let mut beside = vec![HEAD_BYTES as u8 + 6, 0, 0, 0, 0, 0, 0, 0];
+        let mut beside = (HEAD_BYTES + 6).to_ne_bytes().to_vec();
         beside.extend(head_of(libc::SOL_SOCKET, libc::SCM_RIGHTS).to_ne_bytes());
         beside.extend([7, 0, 0, 0, 9, 9, 9, 9]);
         let (mut received, mut surplus) = (Received::default(), Vec::new());
