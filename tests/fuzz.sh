@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The fuzzers of fuzz/, all at the same time.
 #
-#     tests/fuzz.sh [SECONDS [TARGET]...]      default: 30 seconds of each
+#     tests/fuzz.sh [SECONDS [TARGET[:ENGINE]]...]      default: 30 seconds of each, where faults are served under each engine
 #
 # FUZZ_SANITIZER=address needs the nightly compiler (RUSTUP_TOOLCHAIN=nightly). What is found is left in fuzz/artifacts/; what was learnt, in
 # fuzz/corpus/. `cargo fuzz run TARGET` does the same for one of them.
@@ -11,7 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 seconds=${1:-30}
 [ $# -eq 0 ] || shift
 targets=("$@")
-[ $# -gt 0 ] || targets=(text index library)
+[ $# -gt 0 ] || targets=(text index {library,calls}{,:userfaultfd-user,:signals})
 # For what is built for this machine itself: only then do build scripts not get the flags below.
 machine=$(rustc -vV | sed -n 's/^host: //p')
 flags="--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1"
@@ -25,16 +25,19 @@ RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --quiet --release --target "$machi
 
 passed=0 failed=0 running=()
 for target in "${targets[@]}"; do
-    mkdir -p "corpus/$target" "artifacts/$target"
-    "target/$machine/release/$target" -max_total_time="$seconds" -artifact_prefix="artifacts/$target/" \
-        "corpus/$target" >"artifacts/$target.log" 2>&1 &
+    name=${target%%:*} engine=
+    [ "$name" = "$target" ] || engine=${target#*:}
+    mkdir -p "corpus/$name" "artifacts/$name"
+    UDAX_ENGINE=$engine "target/$machine/release/$name" -max_total_time="$seconds" -artifact_prefix="artifacts/$name/" \
+        "corpus/$name" >"artifacts/$target.log" 2>&1 &
     running+=("$!:$target")
 done
 for entry in "${running[@]}"; do
     target=${entry#*:}
     if wait "${entry%%:*}"; then
         passed=$((passed + 1))
-        echo "$target: $(grep -o 'Done .*' "artifacts/$target.log")"
+        coverage=$(grep -o 'cov: [0-9]* ft: [0-9]*' "artifacts/$target.log" | tail -n 1)
+        echo "$target: $(grep -o 'Done .*' "artifacts/$target.log"), $coverage"
     else
         failed=$((failed + 1))
         echo "FAILED: $target"

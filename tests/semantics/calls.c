@@ -171,6 +171,18 @@ CASE(stores_of_process_vm_writev_are_seen) {
     CHECK(all_bytes_are(copy, PAGE, 0));
 }
 
+CASE(copies_between_processes_by_number_are_seen) {
+    touched_hole();
+    fill_text(7);
+    struct iovec local = {text, PAGE}, remote = {(void *)(at + UNIT + 5), PAGE};
+    STORED(UNIT + 5, syscall(SYS_process_vm_writev, getpid(), &local, 1L, &remote, 1L, 0L));
+    static uint8_t copy[PAGE];
+    local.iov_base = copy;
+    remote.iov_base = (void *)(at + 5 * UNIT);
+    CHECK_EQUAL(syscall(SYS_process_vm_readv, getpid(), &local, 1L, &remote, 1L, 0L), PAGE);
+    CHECK(all_bytes_are(copy, PAGE, 0));
+}
+
 static void reads_into(int skew_in_pages, int first_load) {
     fd = sparse_file("file", FILE_BYTES);
     at = map_skewed(fd, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, (size_t)skew_in_pages * PAGE);

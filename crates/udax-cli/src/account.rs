@@ -40,8 +40,9 @@ impl Memory {
         Ok(Self::of(&text_of("/proc/self/status")?))
     }
 
-    fn of(status: &str) -> Self {
-        let bytes = |name| field(status, name).unwrap_or(0) * 1024;
+    /// From the text of status.
+    pub(crate) fn of(status: &str) -> Self {
+        let bytes = |name| field(status, name).unwrap_or(0).saturating_mul(1024);
         Self {
             rss_bytes: bytes("VmRSS"),
             anonymous_bytes: bytes("RssAnon"),
@@ -79,16 +80,17 @@ pub(crate) fn vmas() -> anyhow::Result<u64> {
     Ok(text_of("/proc/self/maps")?.lines().count() as u64)
 }
 
-fn faults_of(stat: &str) -> Option<u64> {
+/// The minor and major faults in a line of stat.
+pub(crate) fn faults_of(stat: &str) -> Option<u64> {
     // The second field is a name in brackets that may hold anything, spaces too: count from its end.
     let (_, fields) = stat.rsplit_once(')')?;
     let number = |at: usize| fields.split_whitespace().nth(at)?.parse::<u64>().ok();
-    Some(number(7)? + number(9)?)
+    number(7)?.checked_add(number(9)?)
 }
 
 /// Memory that could be had without swapping, in bytes; `None` if the kernel does not tell.
 pub(crate) fn available_memory() -> Option<u64> {
-    Some(field(&text_of("/proc/meminfo").ok()?, "MemAvailable")? * 1024)
+    Some(field(&text_of("/proc/meminfo").ok()?, "MemAvailable")?.saturating_mul(1024))
 }
 
 /// The lines of `/proc/self/smaps` for some addresses, added up over the VMAs there.
@@ -119,7 +121,8 @@ impl Smaps {
         self.lines.iter().find(|(known, _)| known == name).map_or(0, |(_, kib)| *kib)
     }
 
-    fn parse(text: &str, addresses: &Range<usize>) -> Self {
+    /// Of the VMAs in a text that lie in `addresses`.
+    pub(crate) fn parse(text: &str, addresses: &Range<usize>) -> Self {
         let mut sum = Self::default();
         let mut inside = false;
         for line in text.lines() {
@@ -139,7 +142,7 @@ impl Smaps {
         // Page sizes do not add up.
         let Some(kib) = kib.filter(|_| !name.ends_with("PageSize")) else { return };
         match self.lines.iter_mut().find(|(known, _)| known == name) {
-            Some((_, total)) => *total += kib,
+            Some((_, total)) => *total = total.saturating_add(kib),
             None => self.lines.push((name.to_owned(), kib)),
         }
     }
@@ -149,7 +152,8 @@ impl Smaps {
 fn addresses_of(line: &str) -> Option<Range<usize>> {
     let (start, end) = line.split_whitespace().next()?.split_once('-')?;
     let number = |text| usize::from_str_radix(text, 16).ok();
-    Some(number(start)?..number(end)?)
+    let addresses = number(start)?..number(end)?;
+    (!addresses.is_empty()).then_some(addresses)
 }
 
 #[cfg(test)]
@@ -180,12 +184,29 @@ Rss:                   4 kB
     }
 
     #[test]
+    fn a_line_of_no_addresses_begins_no_vma() {
+        for addresses in ["3000-1000", "3000-3000", "-", "-3000"] {
+            let found = Smaps::parse(&format!("{addresses} rw-p 0 0:0 0\n"), &(0..usize::MAX));
+            assert_eq!(found.vmas, 0, "{addresses}");
+        }
+    }
+
+    #[test]
     fn memory_is_read_from_status_and_growth_never_negative() {
         let status =
             "Name:\tx\nVmRSS:\t  12 kB\nRssAnon:\t 4 kB\nRssFile:\t 8 kB\nRssShmem:\t0 kB\n";
         let memory = Memory::of(status);
         assert_eq!((memory.rss_bytes, memory.anonymous_bytes), (12 << 10, 4 << 10));
         assert_eq!(Memory::default().since(memory), Memory::default());
+    }
+
+    #[test]
+    fn numbers_that_are_too_large_are_as_large_as_can_be() {
+        let most = u64::MAX;
+        assert_eq!(Memory::of(&format!("VmRSS: {most} kB\n")).rss_bytes, most);
+        let vma = format!("1000-2000 rw-p 0 0:0 0\nRss: {most} kB\n");
+        assert_eq!(Smaps::parse(&vma.repeat(2), &(0..usize::MAX)).kib("Rss"), most);
+        assert_eq!(faults_of(&format!("7 (a) S 1 2 3 4 5 6 {most} 0 {most} 0")), None);
     }
 
     #[test]

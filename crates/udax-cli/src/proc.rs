@@ -5,7 +5,8 @@ pub(crate) fn has_cap_lease() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| lease_in(&status))
 }
 
-fn lease_in(status: &str) -> bool {
+/// Whether a text of status tells of it.
+pub(crate) fn lease_in(status: &str) -> bool {
     const CAP_LEASE: u32 = 28;
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let bits = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

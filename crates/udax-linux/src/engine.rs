@@ -93,6 +93,12 @@ impl fmt::Display for UnknownEngine {
 
 impl core::error::Error for UnknownEngine {}
 
+/// For the fuzzer.
+#[cfg(fuzzing)]
+pub fn named(name: &OsStr) -> Option<Engine> {
+    Engine::named(name).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

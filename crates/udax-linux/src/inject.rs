@@ -67,13 +67,25 @@ struct Plan {
     passed: AtomicU64,
 }
 
+/// What is to fail, and from which time on.
+fn parse(asked: &str) -> Option<(Point, u64)> {
+    let (name, from) = asked.split_once(':').unwrap_or((asked, "1"));
+    let point = NAMES.iter().find(|(known, _)| *known == name)?.1;
+    let from = if from == "later" { u64::MAX } else { from.parse().ok()? };
+    Some((point, from))
+}
+
+/// For the fuzzer: the point's name, and from which time on it fails.
+#[cfg(fuzzing)]
+pub fn any_plan(asked: &str) -> Option<(&'static str, u64)> {
+    let (point, from) = parse(asked)?;
+    NAMES.iter().find(|(_, known)| *known == point).map(|&(name, _)| (name, from))
+}
+
 fn plan() -> Option<&'static Plan> {
     static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
     let read = || {
-        let asked = std::env::var("UDAX_TEST_FAIL").ok()?;
-        let (name, from) = asked.split_once(':').unwrap_or((&asked, "1"));
-        let point = NAMES.iter().find(|(known, _)| *known == name)?.1;
-        let from = if from == "later" { u64::MAX } else { from.parse().ok()? };
+        let (point, from) = parse(&std::env::var("UDAX_TEST_FAIL").ok()?)?;
         Some(Plan { point, from: AtomicU64::new(from), passed: AtomicU64::new(0) })
     };
     PLAN.get_or_init(read).as_ref()

@@ -74,6 +74,10 @@ pub use watch::{AtWork, at_work};
 /// What is read from the kernel, for the fuzzer.
 #[cfg(fuzzing)]
 pub mod fuzzing {
+    pub use crate::engine::named as engine;
+    pub use crate::inject::any_plan as plan;
+    pub use crate::strangers::any_line as maps_line;
     pub use crate::sys::sched::any_stat as stat;
+    pub use crate::sys::socket::any_beside as beside;
     pub use crate::sys::uffd::any_message as message;
 }

@@ -217,18 +217,33 @@ fn parse(line: &str) -> Option<Found> {
     let (start, end) = fields.next()?.split_once('-')?;
     let start = usize::from_str_radix(start, 16).ok()?;
     let end = usize::from_str_radix(end, 16).ok()?;
-    let rights = fields.next()?;
-    let (may_be_loaded_from, may_be_stored_to) = (rights.contains('r'), rights.contains('w'));
-    let is_shared = rights.ends_with('s');
+    let rights = fields.next()?.as_bytes();
+    let [read @ (b'r' | b'-'), write @ (b'w' | b'-'), b'x' | b'-', sharing @ (b's' | b'p')] =
+        rights
+    else {
+        return None;
+    };
+    let (may_be_loaded_from, may_be_stored_to) = (*read == b'r', *write == b'w');
+    let is_shared = *sharing == b's';
     let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
     let ino = fields.nth(1)?.parse().ok()?;
-    (start % mem::PAGE == 0).then_some(Found {
+    let is_of_pages = start % mem::PAGE == 0 && end % mem::PAGE == 0 && start < end;
+    is_of_pages.then_some(Found {
         addresses: start..end,
         may_be_loaded_from,
         may_be_stored_to,
         is_shared,
         offset_bytes,
         ino,
+    })
+}
+
+/// For the fuzzer: the addresses of a line, whether it is shared and may be stored to, its offset and its inode.
+#[cfg(fuzzing)]
+pub fn any_line(line: &str) -> Option<(std::ops::Range<usize>, bool, bool, u64, u64)> {
+    parse(line).map(|found| {
+        let Found { addresses, may_be_stored_to, is_shared, offset_bytes, ino } = found;
+        (addresses, is_shared, may_be_stored_to, offset_bytes, ino)
     })
 }
 
@@ -258,6 +273,12 @@ mod tests {
         let memory = parse("7f0000000000-7f0000200000 rw-p 00000000 00:00 0").expect("a line");
         assert!(!makings.are_of(&memory, RunState::Zero, Sharing::Private));
         assert!(parse("").is_none() && parse("7f00-8000").is_none());
+        for addresses in ["3000-1000", "1000-1000", "1000-2fff", "1-2000"] {
+            assert_eq!(parse(&format!("{addresses} rw-s 00000000 00:1b 7")), None, "{addresses}");
+        }
+        for rights in ["---rw-s", "rw-", "rw-z", "wr-s", "rwss"] {
+            assert_eq!(parse(&format!("1000-3000 {rights} 00000000 00:1b 7")), None, "{rights}");
+        }
     }
 
     #[test]

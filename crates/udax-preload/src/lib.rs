@@ -18,6 +18,7 @@ mod actions;
 mod asynchronous;
 mod buffers;
 mod contents;
+mod control;
 mod descriptors;
 mod errno;
 mod execute;
@@ -40,3 +41,12 @@ mod structures;
 mod syscall;
 mod trampoline;
 mod vectors;
+
+/// For the fuzzer, which is a program that this library is in.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    /// How many files are served now.
+    pub fn served_files() -> usize {
+        crate::state::program().map_or(0, |program| program.statistics().files.len())
+    }
+}

@@ -4,7 +4,7 @@ use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
 use crate::{
     actions, asynchronous, descriptors, layout, locking, memory, messages, peek, process, real,
-    signals,
+    send, signals,
 };
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
@@ -195,9 +195,25 @@ fn memory_for_call(call: Call) -> Option<c_long> {
         libc::SYS_readv | libc::SYS_preadv | libc::SYS_preadv2 => {
             ready_vectors(call.pointer(1), call.int(2), Access::Write, pass)
         }
+        libc::SYS_process_vm_readv | libc::SYS_process_vm_writev => copy_call(call),
         _ => return None,
     };
     Some(answer)
+}
+
+/// A copy from or to another process, or within this one.
+fn copy_call(call: Call) -> c_long {
+    let (process, flags) = (call.int(0), call.arguments[5].cast_unsigned() as c_ulong);
+    let (ours, count) = (call.pointer(1), call.arguments[2].cast_unsigned() as c_ulong);
+    let (theirs, theirs_count) = (call.pointer(3), call.arguments[4].cast_unsigned() as c_ulong);
+    let copied = if call.number == libc::SYS_process_vm_readv {
+        // SAFETY: the program's own arguments, to the function that makes this system call.
+        unsafe { send::process_vm_readv(process, ours, count, theirs, theirs_count, flags) }
+    } else {
+        // SAFETY: the same.
+        unsafe { send::process_vm_writev(process, ours, count, theirs, theirs_count, flags) }
+    };
+    copied as c_long
 }
 
 fn descriptor_call(call: Call) -> Option<c_long> {

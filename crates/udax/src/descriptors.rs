@@ -94,53 +94,89 @@ pub(crate) fn has_room_for_mappings(service: &Service) -> bool {
 /// The rights of the mapping at `address`, as mprotect(2) has them.
 pub(crate) fn rights_at(service: &Service, address: usize) -> Option<i32> {
     let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
-    String::from_utf8_lossy(&maps).lines().find_map(|line| {
-        let (addresses, rest) = line.split_once(' ')?;
-        let (start, end) = addresses.split_once('-')?;
-        let start = usize::from_str_radix(start, 16).ok()?;
-        let end = usize::from_str_radix(end, 16).ok()?;
-        let has = |letter: char| rest.get(..3).is_some_and(|rights| rights.contains(letter));
-        let rights = i32::from(has('r')) | i32::from(has('w')) << 1 | i32::from(has('x')) << 2;
-        (start..end).contains(&address).then_some(rights)
-    })
+    rights_in(&String::from_utf8_lossy(&maps), address)
+}
+
+fn rights_in(maps: &str, address: usize) -> Option<i32> {
+    let line =
+        maps.lines().filter_map(Line::parse).find(|line| line.addresses.contains(&address))?;
+    let has = |letter: char| line.permissions.contains(letter);
+    Some(i32::from(has('r')) | i32::from(has('w')) << 1 | i32::from(has('x')) << 2)
 }
 
 /// Whether anything in `addresses` can be loaded from or stored to.
 pub(crate) fn is_accessible(service: &Service, addresses: &Range<usize>) -> bool {
     let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
-    String::from_utf8_lossy(&maps).lines().any(|line| {
-        let Some((range, rest)) = line.split_once(' ') else { return false };
-        let Some((start, end)) = range.split_once('-') else { return false };
-        let address = |text: &str| usize::from_str_radix(text, 16).unwrap_or(0);
-        let overlaps = address(start) < addresses.end && addresses.start < address(end);
-        overlaps && !rest.starts_with("---")
+    accessible_in(&String::from_utf8_lossy(&maps), addresses)
+}
+
+fn accessible_in(maps: &str, addresses: &Range<usize>) -> bool {
+    maps.lines().filter_map(Line::parse).any(|line| {
+        let overlaps = line.addresses.start < addresses.end && addresses.start < line.addresses.end;
+        overlaps && !line.permissions.starts_with("---")
     })
 }
 
 /// One line of /proc/PID/maps: `start-end perms offset dev inode path`, numbers in hexadecimal but for the inode.
+struct Line<'l> {
+    /// Of whole pages, and not empty.
+    addresses: Range<usize>,
+    permissions: &'l str,
+    offset_bytes: u64,
+    ino: u64,
+}
+
+impl<'l> Line<'l> {
+    fn parse(line: &'l str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        let permissions = fields.next().filter(|rights| are_rights(rights))?;
+        let offset_bytes = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let ino = fields.nth(1)?.parse().ok()?;
+        let page = |text| {
+            usize::from_str_radix(text, 16).ok().filter(|address| address.is_multiple_of(4096))
+        };
+        let addresses = page(start)?..page(end)?;
+        (!addresses.is_empty()).then_some(Self { addresses, permissions, offset_bytes, ino })
+    }
+}
+
+/// Four letters: `r`, `w` and `x` or a dash for each, and `s` or `p`.
+fn are_rights(text: &str) -> bool {
+    matches!(text.as_bytes(), [b'r' | b'-', b'w' | b'-', b'x' | b'-', b's' | b'p'])
+}
+
+/// The file pages that a line shows, if it is a shared mapping of that inode.
 fn shared_pages(line: &str, ino: u64, except: &Range<usize>) -> Option<PageRange> {
-    let mut fields = line.split_ascii_whitespace();
-    let (start, end) = fields.next()?.split_once('-')?;
-    let permissions = fields.next()?;
-    let offset = u64::from_str_radix(fields.next()?, 16).ok()?;
-    let inode: u64 = fields.nth(1)?.parse().ok()?;
-    if inode != ino || !permissions.ends_with('s') {
+    let line = Line::parse(line)?;
+    if line.ino != ino || !line.permissions.ends_with('s') {
         return None;
     }
-    let start = usize::from_str_radix(start, 16).ok()?;
-    let end = usize::from_str_radix(end, 16).ok()?;
+    let Range { start, end } = line.addresses;
     if except.start <= start && end <= except.end {
         return None;
     }
-    let length = end.checked_sub(start)? as u64;
-    Some(PageRange::new(PageIndex::of_byte(offset), length / PAGE_BYTES))
+    Some(PageRange::new(PageIndex::of_byte(line.offset_bytes), (end - start) as u64 / PAGE_BYTES))
 }
 
-/// For the fuzzer.
+/// For the fuzzer: what each of the three questions above is answered by one line.
 #[cfg(fuzzing)]
-pub fn maps_line(line: &str) {
-    for ino in [0, 1, 42] {
-        let _ = shared_pages(line, ino, &(0..0));
+pub mod fuzzing {
+    use super::{PageRange, Range};
+
+    /// The pages of a shared mapping of inode `ino`.
+    pub fn shared_pages(line: &str, ino: u64) -> Option<PageRange> {
+        super::shared_pages(line, ino, &(0..0))
+    }
+
+    /// The rights at an address.
+    pub fn rights_in(line: &str, address: usize) -> Option<i32> {
+        super::rights_in(line, address)
+    }
+
+    /// Whether anything there can be loaded from or stored to.
+    pub fn accessible_in(line: &str, addresses: &Range<usize>) -> bool {
+        super::accessible_in(line, addresses)
     }
 }
 
@@ -169,5 +205,27 @@ mod tests {
         assert!(shared_pages(line, 78, &none).is_none());
         assert!(shared_pages(&line.replace("rw-s", "rw-p"), 77, &none).is_none());
         assert!(shared_pages(line, 77, &itself).is_none());
+    }
+
+    #[test]
+    fn rights_are_those_of_the_line_and_what_has_none_is_not_accessible() {
+        let maps = "1000-3000 r-xp 00000000 00:1b 7 /bin/a\n3000-5000 ---p 00000000 00:00 0\n";
+        assert_eq!(rights_in(maps, 0x2fff), Some(5));
+        assert_eq!((rights_in(maps, 0x3000), rights_in(maps, 0x5000)), (Some(0), None));
+        assert!(accessible_in(maps, &(0x2000..0x9000)));
+        assert!(!accessible_in(maps, &(0x3000..usize::MAX)));
+    }
+
+    #[test]
+    fn a_line_of_no_pages_or_of_parts_of_pages_is_none() {
+        for addresses in ["3000-1000", "1000-1000", "1000-2fff", "1-2000", "1000-", "-1000"] {
+            let line = format!("{addresses} rw-s 00000000 00:1b 7");
+            assert!(shared_pages(&line, 7, &(0..0)).is_none(), "{addresses}");
+            assert_eq!(rights_in(&line, 0x1000), None, "{addresses}");
+        }
+        for rights in ["---rw-s", "rw-", "rw-z", "wr-s", "rwss"] {
+            let line = format!("1000-3000 {rights} 00000000 00:1b 7");
+            assert_eq!(rights_in(&line, 0x1000), None, "{rights}");
+        }
     }
 }

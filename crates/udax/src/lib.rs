@@ -64,5 +64,5 @@ pub use udax_linux::{Engine, Errno};
 /// What is read from outside, for the fuzzer.
 #[cfg(fuzzing)]
 pub mod fuzzing {
-    pub use crate::descriptors::maps_line;
+    pub use crate::descriptors::fuzzing as maps;
 }

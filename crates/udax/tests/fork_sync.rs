@@ -2,8 +2,11 @@
 #![expect(unsafe_code, reason = "mappings are made by unsafe functions, as memmap2's are")]
 
 mod common;
+#[path = "common/fork.rs"]
+mod fork;
 
-use common::{PAGE, UNIT, disk, ended_well, in_child, sparse, wait_for_giving_back};
+use common::{PAGE, UNIT, disk, sparse, wait_for_giving_back};
+use fork::{ended_well, in_child};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

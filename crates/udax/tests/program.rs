@@ -5,6 +5,7 @@ mod common;
 
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt as _;
+use udax::Errno;
 use udax::program::{NativeCalls, Program, Settings, WriteAt};
 
 const UNIT: usize = 2 << 20;
@@ -106,4 +107,127 @@ fn a_mapping_that_is_cut_while_it_is_looked_at_stays_served() {
         let mapped_bytes: u64 = program.statistics().files.iter().map(|f| f.mapped_bytes).sum();
         assert_eq!(mapped_bytes, (MAPPINGS * length) as u64, "a part is not known any more");
     }
+}
+
+/// Memory before a mapping of the file that is served: where it begins, and the second half of that.
+fn memory_before_a_mapping(program: &Program, file: &std::fs::File) -> (usize, usize) {
+    const PRIVATE: i32 = 2;
+    const FIXED: i32 = 0x10;
+    const ANONYMOUS: i32 = 0x20;
+    let room = program.mmap(0, 5 * UNIT, 0, PRIVATE | ANONYMOUS, -1, 0).expect("room");
+    let mapping = (room + UNIT).next_multiple_of(UNIT);
+    let fixed = SHARED | FIXED;
+    let mapped = program.mmap(mapping, 2 * UNIT, READ_WRITE, fixed, file.as_raw_fd(), 0);
+    assert_eq!(mapped, Ok(mapping));
+    program.mprotect(room, mapping - room, READ_WRITE).expect("allowed");
+    assert_eq!(program.statistics().files.len(), 1, "the test is about a served file");
+    (mapping - UNIT / 2, mapping + UNIT)
+}
+
+/// Whether the kernel may store there, as it does where the program may.
+fn may_be_stored_to(address: usize) -> bool {
+    let byte = [7_u8];
+    let vector = |at: *const u8| libc::iovec { iov_base: at.cast_mut().cast(), iov_len: 1 };
+    let (from, into) = (vector(byte.as_ptr()), vector(std::ptr::with_exposed_provenance(address)));
+    let this = std::process::id().cast_signed();
+    // SAFETY: one byte goes where the test has mapped something, or nowhere.
+    let stored =
+        unsafe { libc::process_vm_writev(this, &raw const from, 1, &raw const into, 1, 0) };
+    stored == 1
+}
+
+/// The kernel refuses what ends behind the last address before it changes a thing.
+#[test]
+fn a_range_that_ends_behind_the_last_address_changes_nothing() {
+    const DONTNEED: i32 = 4;
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let (memory, mapping) = memory_before_a_mapping(&program, &file);
+    for at in [memory, mapping] {
+        // SAFETY: it is mapped, and there is no reference to it.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(at).write_volatile(7) };
+    }
+    for length in [usize::MAX, usize::MAX - 4095, usize::MAX - 4096, usize::MAX - UNIT] {
+        assert_eq!(program.madvise(memory, length, DONTNEED), Err(Errno::INVAL));
+        // SAFETY: it is mapped.
+        let byte = unsafe { std::ptr::with_exposed_provenance::<u8>(memory).read_volatile() };
+        assert_eq!(byte, 7, "madvise of {length} bytes");
+        assert_eq!(program.mprotect(memory, length, 1), Err(Errno::NOMEM));
+        assert!(may_be_stored_to(memory) && may_be_stored_to(mapping), "mprotect of {length}");
+        assert_eq!(program.munmap(memory, length), Err(Errno::INVAL));
+        let unaligned = program.mmap(0, length, READ_WRITE, SHARED, file.as_raw_fd(), 1);
+        assert_eq!(unaligned, Err(Errno::INVAL), "the kernel looks at the offset first");
+    }
+    assert_eq!(program.statistics().files.len(), 1, "it is served yet");
+}
+
+/// The kernel goes on behind what is not mapped, and says so in the end.
+#[test]
+fn advice_reaches_what_lies_behind_addresses_without_memory() {
+    const DONTNEED: i32 = 4;
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let (memory, second_half) = memory_before_a_mapping(&program, &file);
+    let behind = second_half + UNIT;
+    program.mprotect(behind, 4096, READ_WRITE).expect("allowed");
+    let byte = std::ptr::with_exposed_provenance_mut::<u8>(behind);
+    // SAFETY: it is mapped, and there is no reference to it.
+    unsafe { byte.write_volatile(7) };
+    program.munmap(memory, 4096).expect("unmapped");
+    let advised = program.madvise(memory - 4096, behind + 2 * 4096 - memory, DONTNEED);
+    assert_eq!(advised, Err(Errno::NOMEM));
+    // SAFETY: it is mapped.
+    assert_eq!(unsafe { byte.read_volatile() }, 0, "it was to be dropped");
+}
+
+/// mprotect(2) of no bytes is allowed, wherever it is, and does nothing.
+#[test]
+fn rights_for_no_bytes_are_given_in_the_middle_of_a_mapping() {
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let map = program.mmap(0, 2 * UNIT, READ_WRITE, SHARED, file.as_raw_fd(), 0).expect("mapped");
+    for at in [map, map + 4096, map + UNIT] {
+        assert_eq!(program.mprotect(at, 0, 0), Ok(()));
+        // SAFETY: it is mapped, and there is no reference to it.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(at).write_volatile(7) };
+    }
+    let mapped_bytes: u64 = program.statistics().files.iter().map(|f| f.mapped_bytes).sum();
+    assert_eq!(mapped_bytes, 2 * UNIT as u64);
+}
+
+/// mprotect(2) changes what lies before the first mapping that must not be stored to, and says so of that.
+#[test]
+fn what_lies_before_a_mapping_without_the_right_to_store_gets_it() {
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    drop(sparse(dir.path()));
+    let file = std::fs::File::open(dir.path().join("sparse")).expect("opened");
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let room = program.mmap(0, 3 * UNIT, 0, 2 | 0x20, -1, 0).expect("room");
+    let mapping = (room + 4096).next_multiple_of(UNIT);
+    let mapped = program.mmap(mapping, UNIT, 1, SHARED | 0x10, file.as_raw_fd(), 0);
+    assert_eq!(mapped, Ok(mapping));
+    assert_eq!(program.statistics().files.len(), 1, "the test is about a served file");
+    assert_eq!(program.mprotect(mapping + 1, 4096, READ_WRITE), Err(Errno::INVAL));
+    let before = mapping - 4096;
+    assert_eq!(program.mprotect(before, 2 * 4096, READ_WRITE), Err(Errno::ACCES));
+    assert!(may_be_stored_to(before) && !may_be_stored_to(mapping));
 }

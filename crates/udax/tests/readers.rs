@@ -2,8 +2,11 @@
 #![expect(unsafe_code, reason = "mapping calls, and loads from what they return")]
 
 mod common;
+#[path = "common/fork.rs"]
+mod fork;
 
-use common::{PAGE, UNIT, ended_well, in_child};
+use common::{PAGE, UNIT};
+use fork::{ended_well, in_child};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;

@@ -68,8 +68,8 @@ fn shared_processor_in(stat: &[u8]) -> Option<usize> {
 
 /// For the fuzzer.
 #[cfg(fuzzing)]
-pub fn any_stat(stat: &[u8]) {
-    let _ = shared_processor_in(stat);
+pub fn any_stat(stat: &[u8]) -> Option<usize> {
+    shared_processor_in(stat)
 }
 
 const SCHED_DEADLINE: &str = "6";

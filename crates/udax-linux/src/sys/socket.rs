@@ -118,11 +118,13 @@ pub(crate) fn receive(socket: RawFd) -> Result<Received, Errno> {
     unsafe { syscall(k::__NR_recvmsg, [socket as usize, message_at.addr(), flags, 0, 0, 0]) }?;
     let length = message.msg_controllen.min(BESIDE_BYTES);
     let mut received = Received { number: u64::from_ne_bytes(bytes), ..Received::default() };
-    parse(&beside.0[..length], &mut received);
+    // One is what we send; what a stranger sends beside it is closed at once.
+    parse(&beside.0[..length], &mut received, &mut fd::close);
     Ok(received)
 }
 
-fn parse(mut rest: &[u8], received: &mut Received) {
+/// What lies beside the bytes of a datagram. Of several descriptors the last is kept, and the others are `surplus`.
+fn parse(mut rest: &[u8], received: &mut Received, surplus: &mut impl FnMut(RawFd)) {
     let word = |bytes: &[u8], at: usize| {
         let found = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         found.map_or(0, i32::from_ne_bytes)
@@ -135,10 +137,9 @@ fn parse(mut rest: &[u8], received: &mut Received) {
         let (level, kind) = (word(rest, 8), word(rest, 12));
         match (level, kind) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                for at in (HEAD_BYTES..length).step_by(size_of::<RawFd>()) {
-                    // One is what we send; what a stranger sends beside it is closed at once.
-                    if let Some(before) = received.descriptor.replace(word(rest, at)) {
-                        fd::close(before);
+                for number in rest[HEAD_BYTES..length].chunks_exact(size_of::<RawFd>()) {
+                    if let Some(before) = received.descriptor.replace(word(number, 0)) {
+                        surplus(before);
                     }
                 }
             }
@@ -149,9 +150,28 @@ fn parse(mut rest: &[u8], received: &mut Received) {
     }
 }
 
+/// For the fuzzer: the descriptors that lie beside the bytes of a datagram, in order, and who sent them.
+#[cfg(fuzzing)]
+pub fn any_beside(beside: &[u8]) -> (Vec<RawFd>, i32) {
+    let (mut received, mut all) = (Received::default(), Vec::new());
+    parse(beside, &mut received, &mut |descriptor| all.push(descriptor));
+    all.extend(received.descriptor);
+    (all, received.process)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shorter_than_a_descriptor_is_none() {
+        let mut beside = (HEAD_BYTES + 6).to_ne_bytes().to_vec();
+        beside.extend(head_of(libc::SOL_SOCKET, libc::SCM_RIGHTS).to_ne_bytes());
+        beside.extend([7, 0, 0, 0, 9, 9, 9, 9]);
+        let (mut received, mut surplus) = (Received::default(), Vec::new());
+        parse(&beside, &mut received, &mut |descriptor| surplus.push(descriptor));
+        assert_eq!((received.descriptor, surplus), (Some(7), vec![]));
+    }
 
     #[test]
     fn a_descriptor_arrives_with_its_number_and_its_sender() {

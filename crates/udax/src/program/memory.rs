@@ -102,6 +102,13 @@ pub(super) fn page_up(length: usize) -> usize {
     length.checked_next_multiple_of(page).unwrap_or(length)
 }
 
+/// The whole pages of a range; `None` if it ends behind the last address: that the kernel refuses before it changes a thing.
+pub(super) fn pages_at(address: usize, length: usize) -> Option<Range<usize>> {
+    let page = usize::try_from(PAGE_BYTES).unwrap_or(4096);
+    let end = address.checked_add(length.checked_next_multiple_of(page)?)?;
+    Some(address..end)
+}
+
 impl Program {
     /// mmap(2). A large enough shared or private mapping of a sparse regular file is served; all others are the kernel's.
     ///
@@ -202,7 +209,7 @@ impl Program {
     fn mmap_aligned(&self, asked: &Asked) -> Result<usize, Errno> {
         let unit = usize::try_from(PMD_BYTES).unwrap_or(1 << 21);
         let length = page_up(asked.length);
-        let room = length.checked_add(unit).ok_or(Errno::NOMEM)?;
+        let Some(room) = length.checked_add(unit) else { return self.call_mmap(asked) };
         let reserve = bits::MAP_PRIVATE | bits::MAP_ANONYMOUS | bits::MAP_NORESERVE;
         let Ok(start) = self.native.mmap(0, room, 0, reserve, -1, 0) else {
             return self.call_mmap(asked);
@@ -228,11 +235,9 @@ impl Program {
     /// # Errors
     /// The kernel's own.
     pub fn munmap(&self, address: usize, length: usize) -> Result<(), Errno> {
-        if !self.runtime.state.is_serving() {
-            return self.native.munmap(address, length);
-        }
+        let addresses = pages_at(address, length).filter(|_| self.runtime.state.is_serving());
+        let Some(addresses) = addresses else { return self.native.munmap(address, length) };
         let _signals = SignalsBlocked::new();
-        let addresses = address..address.saturating_add(page_up(length));
         let mut regions = self.runtime.state.regions_mut();
         self.runtime.audit(regions.over(&addresses));
         self.native.munmap(address, length)?;
@@ -258,11 +263,11 @@ impl Program {
         flags: i32,
         new: usize,
     ) -> Result<usize, Errno> {
-        if !self.runtime.state.is_serving() {
+        let from = pages_at(old, old_length.max(1)).filter(|_| self.runtime.state.is_serving());
+        let Some(from) = from else {
             return self.native.mremap(old, old_length, new_length, flags, new);
-        }
+        };
         let _signals = SignalsBlocked::new();
-        let from = old..old.saturating_add(page_up(old_length.max(1)));
         // While it is held no file comes into service that the look below would miss.
         let files = (new_length > old_length).then(|| self.runtime.state.files());
         let mut regions = self.runtime.state.regions_mut();
@@ -312,12 +317,12 @@ impl Program {
     /// # Errors
     /// The kernel's own.
     pub fn madvise(&self, address: usize, length: usize, advice: i32) -> Result<(), Errno> {
-        let addresses = address..address.saturating_add(page_up(length));
         // Without a whole page to start at it is an error, which is the kernel's to give.
         let usual = address.is_multiple_of(4096) && self.runtime.state.is_serving();
-        if !usual || !self.is_served(&addresses) {
+        let addresses = pages_at(address, length).filter(|_| usual);
+        let Some(addresses) = addresses.filter(|addresses| self.is_served(addresses)) else {
             return self.native.madvise(address, length, advice);
-        }
+        };
         if advice == bits::MADV_DONTNEED {
             // Memory of the program's own in their place is to be emptied.
             let _signals = SignalsBlocked::new();
@@ -380,8 +385,9 @@ impl Program {
         let mut next = addresses.start;
         let mut result = Ok(());
         let mut advise = |from: usize, to: usize| {
-            if from < to && result.is_ok() {
-                result = self.native.madvise(from, to - from, advice);
+            // Behind what is not mapped the kernel goes on, and says so in the end.
+            if from < to && matches!(result, Ok(()) | Err(Errno::NOMEM)) {
+                result = self.native.madvise(from, to - from, advice).and(result);
             }
         };
         for region in regions.over(addresses) {

@@ -1,7 +1,7 @@
 //! mprotect.
 
 use super::Program;
-use super::memory::page_up;
+use super::memory::pages_at;
 use crate::eligible::PROT_EXEC;
 use crate::regions::Region;
 use std::ops::Range;
@@ -18,29 +18,34 @@ impl Program {
     /// # Errors
     /// The kernel's own; `EACCES` where the file's descriptor does not allow stores, which the kernel would not find on a trap.
     pub fn mprotect(&self, address: usize, length: usize, prot: i32) -> Result<(), Errno> {
-        if !self.runtime.state.is_serving() {
+        // Only a whole range of pages is cut; anything else the kernel refuses before it changes a thing, and rights that there are not. For no bytes it does nothing.
+        let usual = address.is_multiple_of(4096) && length > 0 && prot & !PROT_KNOWN == 0;
+        let addresses = pages_at(address, length).filter(|_| usual);
+        let Some(addresses) = addresses.filter(|_| self.runtime.state.is_serving()) else {
             return self.native.mprotect(address, length, prot);
-        }
+        };
         let _signals = SignalsBlocked::new();
-        let addresses = address..address.saturating_add(page_up(length));
         let mut regions = self.runtime.state.regions_mut();
         let forbidden = |region: &Region| {
             prot & PROT_WRITE != 0
                 && region.vma.sharing == Sharing::Shared
                 && region.file.handle.info().access == AccessMode::ReadOnly
         };
-        if regions.over(&addresses).any(forbidden) {
-            return Err(Errno::ACCES);
+        let refused = regions.over(&addresses).find(|region| forbidden(region));
+        if let Some(at) = refused.map(|region| region.area().address()) {
+            drop(regions);
+            // What lies before it gets them, and may have an error of its own.
+            return if at > address {
+                self.mprotect(address, at - address, prot).and(Err(Errno::ACCES))
+            } else {
+                Err(Errno::ACCES)
+            };
         }
         if prot & PROT_EXEC != 0 {
             for region in regions.over(&addresses) {
                 region.file.make_storage(region.vma.pages);
                 region.vma.space.plain_all();
             }
-        }
-        // Only a whole range of pages is cut; anything else the kernel refuses before it changes a thing, and rights that there are not.
-        if !address.is_multiple_of(4096) || prot & !PROT_KNOWN != 0 {
-            return self.native.mprotect(address, length, prot);
         }
         let changed = regions.carve(&addresses);
         // No fault is under way while the registry is held, so the order does not matter.
