@@ -115,10 +115,12 @@ pub(crate) fn by_number(
     let ours =
         asked.map(|[handler, flags, restorer, mask]| [handler, flags, restorer, kernel_set(mask)]);
     let answer = set(ours.as_ref().map_or(new.cast_const(), |words| words.as_ptr().cast()));
-    let mask = old.cast::<u64>().wrapping_add(MASK);
-    // The kernel has just written there.
-    if let Some([found]) = peek::words(mask).filter(|_| answer == 0 && !old.is_null()) {
-        peek::put_words(mask, [program_set(found)]);
+    if answer == 0 && !old.is_null() {
+        let mask = old.cast::<u64>().wrapping_add(MASK);
+        // The kernel has just written there.
+        if let Some([found]) = peek::words(mask) {
+            peek::put_words(mask, [program_set(found)]);
+        }
     }
     answer
 }
