@@ -283,22 +283,21 @@ fn a_fault_that_nobody_serves_any_more_ends_the_process() {
     }
 }
 
+/// By the time the handler says that nothing of ours is in the way, the access may be one that the kernel allows.
 #[test]
-fn what_is_free_is_tried_again_until_it_can_be_had() {
-    alone("what_is_free_is_tried_again_until_it_can_be_had", || {
+fn what_is_free_and_can_be_had_is_tried_again() {
+    alone("what_is_free_and_can_be_had_is_tried_again", || {
         let file = TempFile::sparse(HUGE);
-        let (asked, counted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
         let (mapped, _space) = scripted(&file, HUGE, move |fault| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            if count.fetch_add(1, Ordering::Relaxed) == 4 {
-                protect(fault.address, BOTH);
-            }
+            count.fetch_add(1, Ordering::Relaxed);
+            protect(fault.address, BOTH);
             Verdict::Free
         });
         protect(mapped.address() + PAGE, NONE);
         mapped.store(PAGE, b"had");
-        assert_eq!(asked.load(Ordering::Relaxed), 5);
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     });
 }
 
