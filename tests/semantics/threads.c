@@ -252,6 +252,79 @@ CASE(futexes_in_a_hole_wake_processes) {
     CHECK_EQUAL(word[32], 1);
 }
 
+/* A call by number on two words that nobody has touched, and what it made of the first. */
+static void try_futex(const char *name, int operation, uint32_t *word, uint32_t *second, uint32_t value) {
+    struct timespec soon = {0, 1000000};
+    uintptr_t fourth = (uintptr_t)&soon;
+    int number = operation & FUTEX_CMD_MASK;
+    if (number == FUTEX_CMP_REQUEUE || number == FUTEX_WAKE_OP || number == FUTEX_CMP_REQUEUE_PI)
+        fourth = 0; /* how many go over, or are woken there */
+    uint32_t last = number == FUTEX_WAKE_OP ? (uint32_t)FUTEX_OP(FUTEX_OP_SET, 5, FUTEX_OP_CMP_EQ, 0)
+                    : number == FUTEX_WAIT_BITSET || number == FUTEX_WAIT_REQUEUE_PI ? FUTEX_BITSET_MATCH_ANY
+                                                                                     : value;
+    uint32_t count = number == FUTEX_CMP_REQUEUE || number == FUTEX_CMP_REQUEUE_PI ? 1 : value;
+    long answer = syscall(SYS_futex, word, operation, count, fourth, second, last);
+    say("%s %s: %s, %s, then %u", name, operation & FUTEX_PRIVATE_FLAG ? "private" : "shared", outcome(answer),
+        *word == (uint32_t)gettid() ? "mine" : *word ? "not zero" : "zero", *second);
+}
+
+static void try_futexes(bytes memory, int flag) {
+    size_t page = 0;
+#define TRY(OPERATION, VALUE)                                                                                          \
+    try_futex(#OPERATION, OPERATION | flag, (uint32_t *)(memory + page * PAGE),                                         \
+              (uint32_t *)(memory + (page + 512) * PAGE), VALUE),                                                      \
+        page += 1024
+    TRY(FUTEX_WAIT, 0);
+    TRY(FUTEX_WAIT, 1);
+    TRY(FUTEX_WAIT_BITSET, 0);
+    TRY(FUTEX_WAKE, 1);
+    TRY(FUTEX_CMP_REQUEUE, 0);
+    TRY(FUTEX_CMP_REQUEUE, 1);
+    TRY(FUTEX_WAKE_OP, 1);
+    TRY(FUTEX_LOCK_PI, 0);
+    TRY(FUTEX_LOCK_PI2, 0);
+    TRY(FUTEX_TRYLOCK_PI, 0);
+    TRY(FUTEX_UNLOCK_PI, 0);
+    TRY(FUTEX_WAIT_REQUEUE_PI, 0);
+    TRY(FUTEX_CMP_REQUEUE_PI, 0);
+#undef TRY
+}
+
+CASE(futex_calls_in_untouched_holes) {
+    const size_t length = 13 * 2 * UNIT;
+    for (int round = 0; round < 4; round++) {
+        fd = sparse_file("file", length);
+        at = round < 2 ? map_shared(fd, length) : map_private(fd, length);
+        try_futexes(at, round % 2 ? FUTEX_PRIVATE_FLAG : 0);
+        unmap(at, length);
+        close(fd);
+        MUST(unlink("file"));
+    }
+}
+
+static void *wait_privately(void *argument) {
+    uint32_t *word = argument;
+    say("woken: %s", outcome(futex(word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0)));
+    return NULL;
+}
+
+/* Nothing that others need is held while somebody waits. */
+CASE(who_waits_in_a_hole_holds_nobody_up) {
+    hole();
+    bytes other = map_shared(fd, FILE_BYTES);
+    uint32_t *word = (uint32_t *)(at + UNIT);
+    pthread_t thread;
+    CHECK_EQUAL(pthread_create(&thread, NULL, wait_privately, word), 0);
+    unmap(other, FILE_BYTES);
+    at[3 * UNIT] = 1;
+    MUST(msync((void *)at, FILE_BYTES, MS_SYNC));
+    while (futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1) == 0)
+        sched_yield();
+    pthread_join(thread, NULL);
+    CHECK_EQUAL(*word, 0);
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+}
+
 struct shared_locks {
     pthread_mutex_t mutex;
     pthread_cond_t changed;

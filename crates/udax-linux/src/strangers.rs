@@ -206,7 +206,7 @@ const fn overlaps(line: &Found, start: usize, length_bytes: usize) -> bool {
 }
 
 /// All mappings of the process. On a service thread. Where they cannot be read there are none, and so nothing is ours.
-fn read_maps() -> Vec<Found> {
+pub(crate) fn read_maps() -> Vec<Found> {
     let text = fd::read_all(c"/proc/self/maps").unwrap_or_default();
     String::from_utf8_lossy(&text).lines().filter_map(parse).collect()
 }

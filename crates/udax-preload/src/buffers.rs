@@ -24,7 +24,7 @@ pub(crate) fn prepare(address: usize, length: usize, access: Access) -> Option<P
 }
 
 /// So often a call is made that was refused memory which others took back. No more, since it may have been refused for memory that is the program's own mistake.
-const PATIENCE: u32 = 8;
+pub(crate) const PATIENCE: u32 = 8;
 
 /// Makes `call`, which answers -1 where it fails, with `memory` (addresses and lengths) made ready for it.
 pub(crate) fn ready<N: PartialEq + From<i8>>(

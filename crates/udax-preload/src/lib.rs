@@ -22,6 +22,7 @@ mod control;
 mod descriptors;
 mod errno;
 mod execute;
+mod futex;
 mod init;
 mod layout;
 mod locking;

@@ -3,8 +3,8 @@
 use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
 use crate::{
-    actions, asynchronous, descriptors, layout, locking, memory, messages, peek, process, real,
-    send, signals,
+    actions, asynchronous, descriptors, futex, layout, locking, memory, messages, peek, process,
+    real, send, signals,
 };
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
@@ -118,13 +118,7 @@ fn memory_call(call: Call) -> Option<c_long> {
             // SAFETY: the program's own arguments.
             address(unsafe { locking::shmat(call.int(0), call.pointer(1), call.int(2)) })
         }
-        libc::SYS_futex => {
-            // Other processes, and threads that come after the page has got storage, know a shared futex by its place in the file.
-            if call.int(1) & libc::FUTEX_PRIVATE_FLAG == 0 {
-                memory::make_plain(at.addr(), size_of::<u32>());
-            }
-            call.pass()
-        }
+        libc::SYS_futex => futex::with_words(call.int(1), at.addr(), call.size(4), || call.pass()),
         _ => return None,
     })
 }

@@ -231,3 +231,53 @@ fn what_lies_before_a_mapping_without_the_right_to_store_gets_it() {
     assert_eq!(program.mprotect(before, 2 * 4096, READ_WRITE), Err(Errno::ACCES));
     assert!(may_be_stored_to(before) && !may_be_stored_to(mapping));
 }
+
+/// A private mapping in parts is moved part by part. What fails when the last has gone is undone: the file cannot be mapped behind them.
+#[test]
+fn a_private_mapping_that_cannot_grow_stays_where_it_is() {
+    const TEST: &str = "a_private_mapping_that_cannot_grow_stays_where_it_is";
+    const PRIVATE: i32 = 2;
+    const ANONYMOUS: i32 = 0x20;
+    const NOREPLACE: i32 = 0x10_0000;
+    if common::cannot_serve() {
+        return;
+    }
+    let Some(dir) = std::env::var_os(common::CHILD) else {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let mut again = std::process::Command::new(std::env::current_exe().expect("its own path"));
+        again.args([TEST, "--exact", "--nocapture", "--test-threads=1"]);
+        again.env(common::CHILD, dir.path()).env("UDAX_TEST_FAIL", "map-again:later");
+        let output = again.output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    let file = sparse(dir.as_ref());
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let length = 4 * UNIT;
+    let at = program.mmap(0, length, READ_WRITE, PRIVATE, file.as_raw_fd(), 0).expect("mapped");
+    assert_eq!(program.statistics().files.len(), 1, "the test is about a served file");
+    let _ = program.mmap(at + length, 4096, 0, PRIVATE | ANONYMOUS | NOREPLACE, -1, 0);
+    let load = |offset: usize| {
+        // SAFETY: mapped, and there is no reference to it.
+        unsafe { std::ptr::with_exposed_provenance::<u8>(at + offset).read_volatile() }
+    };
+    let store = |offset: usize, byte: u8| {
+        // SAFETY: the same.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(at + offset).write_volatile(byte) };
+    };
+    // A copy in each unit, so that none of them is mapped without any.
+    for unit in 0..4_u8 {
+        assert_eq!(load(usize::from(unit) * UNIT), 0);
+        store(usize::from(unit) * UNIT + 5, unit + 1);
+    }
+    udax_linux::inject::now();
+    for _ in 0..2 {
+        let refused = program.mremap(at, length, 2 * length, MAY_MOVE, 0);
+        assert_eq!(refused, Err(Errno::NOMEM));
+        for unit in 0..4_u8 {
+            assert_eq!(load(usize::from(unit) * UNIT + 5), unit + 1);
+            store(usize::from(unit) * UNIT + 6, unit);
+        }
+    }
+}

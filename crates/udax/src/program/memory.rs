@@ -3,7 +3,6 @@
 use super::Program;
 use crate::eligible::PROT_EXEC;
 use crate::regions::Region;
-use crate::served::whole_units;
 use std::ops::Range;
 use udax_core::{PAGE_BYTES, PMD_BYTES, PageIndex, PageRange, Sharing as EngineSharing};
 use udax_linux::{Access, Errno, Prot, RunState, Sharing, SignalsBlocked};
@@ -251,67 +250,6 @@ impl Program {
         Ok(())
     }
 
-    /// mremap(2). What is moved or resized becomes plain, so that the kernel finds one mapping, and is served no longer.
-    ///
-    /// # Errors
-    /// The kernel's own.
-    pub fn mremap(
-        &self,
-        old: usize,
-        old_length: usize,
-        new_length: usize,
-        flags: i32,
-        new: usize,
-    ) -> Result<usize, Errno> {
-        let from = pages_at(old, old_length.max(1)).filter(|_| self.runtime.state.is_serving());
-        let Some(from) = from else {
-            return self.native.mremap(old, old_length, new_length, flags, new);
-        };
-        let _signals = SignalsBlocked::new();
-        // While it is held no file comes into service that the look below would miss.
-        let files = (new_length > old_length).then(|| self.runtime.state.files());
-        let mut regions = self.runtime.state.regions_mut();
-        let whole: Vec<Range<usize>> = regions.over(&from).map(Region::addresses).collect();
-        let mut plain = Vec::new();
-        for addresses in &whole {
-            for region in regions.carve(addresses) {
-                self.runtime.audit(std::iter::once(&region));
-                let shown = whole_units(region.vma.pages);
-                region.file.host.keep(shown);
-                region.file.mapping.invalidate(shown);
-                region.vma.space.plain_all();
-                // Where it grows it shows more of the file, natively.
-                if let Some(first) = region.area().page_of(old.max(addresses.start)) {
-                    let grown = PageRange::new(first, page_up(new_length) as u64 / PAGE_BYTES);
-                    let grown = whole_units(grown);
-                    region.file.host.keep(grown);
-                    region.file.mapping.invalidate(grown);
-                }
-                plain.push(region.detach());
-            }
-        }
-        let mut moved = self.native.mremap(old, old_length, new_length, flags, new);
-        if moved == Err(Errno::FAULT) && !plain.is_empty() {
-            // It is several mappings of the kernel's, which it may not be without us: what was advised came to the plain parts alone.
-            plain.iter().for_each(|(_, space)| space.unite());
-            moved = self.native.mremap(old, old_length, new_length, flags, new);
-        }
-        drop(plain);
-        if let Ok(at) = moved {
-            regions.carve(&(at..at.saturating_add(page_up(new_length)))).into_iter().for_each(end);
-            // A mapping that the kernel serves, grown: it shows more of its file, and stores there come without a fault.
-            if let Some(files) = &files {
-                self.runtime.count_native_mappings(files);
-            }
-        }
-        drop(regions);
-        drop(files);
-        if !whole.is_empty() {
-            self.runtime.state.drop_unmapped();
-        }
-        moved
-    }
-
     /// madvise(2). Hints about windows are not the kernel's business; anything that changes contents meets plain mappings.
     ///
     /// # Errors
@@ -415,11 +353,7 @@ impl Program {
         for region in
             whole.iter().flat_map(|addresses| regions.carve(addresses)).collect::<Vec<_>>()
         {
-            self.runtime.audit(std::iter::once(&region));
-            let all = whole_units(region.vma.pages);
-            region.file.host.keep(all);
-            region.file.mapping.invalidate(all);
-            region.vma.space.plain_all();
+            self.make_region_plain(&region);
             end(region);
         }
         drop(regions);
@@ -452,6 +386,6 @@ impl Program {
 }
 
 /// The address range is no longer served; the kernel's own call has taken the memory, or it is plain.
-fn end(region: Region) {
+pub(super) fn end(region: Region) {
     let _ = region.detach();
 }

@@ -8,6 +8,7 @@ mod memory;
 mod prepare;
 mod processes;
 mod protect;
+mod remap;
 
 pub use crate::calls::{FileCall, WriteAt};
 pub use crate::fork::ForkGuard;
