@@ -8,6 +8,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 rounds=${1:-10000}
+in_every_place $((rounds / ${#places[@]}))
 "$CC" -std=gnu17 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -o "$work/agent" "$root/tests/coherence/agent.c"
 
 for entry in "${places[@]}"; do
@@ -17,7 +18,7 @@ for entry in "${places[@]}"; do
     if [ "$place" = tmpfs ] && [ "$UDAX_STUB" != 1 ]; then demand=(--need-holes); fi
     if python3 "$root/tests/coherence/conductor.py" --agent "$work/agent" \
         --udax "$(printf '%q ' "$UDAX_BIN" run "${run_options[@]}" --)" --directory "${entry#*:}" \
-        --rounds $((rounds / ${#places[@]})) --seed "${UDAX_SEED:-1}" "${demand[@]}" >"$work/rounds" 2>&1; then
+        --rounds "$rounds" --seed "${UDAX_SEED:-1}" "${demand[@]}" >"$work/rounds" 2>&1; then
         echo "$place: $(tail -n 1 "$work/rounds")"
         pass
     else

@@ -8,6 +8,7 @@ set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+in_every_place "$@"
 limit=${UDAX_CASE_SECONDS:-120}
 here=$root/tests/conformance
 scripts=$(cd "${1:-$here/scripts}" && pwd)

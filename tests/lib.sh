@@ -87,6 +87,26 @@ contents_of() {
 # Bytes of storage that a file or directory takes.
 storage_of() { du -s --block-size=1 "$1" | cut -f1; }
 
+# in_every_place ARGUMENT...: where there are several places, the script runs for each by itself, at the same time, and ends with their sum.
+in_every_place() {
+    local place log logs=()
+    [ ${#places[@]} -gt 1 ] || return 0
+    for place in "${places[@]%%:*}"; do
+        log=$work/in-$place logs+=("$log")
+        { UDAX_PLACES=$place "$0" "$@" 2>&1 | tee "$log" || true; } &
+    done
+    wait
+    for log in "${logs[@]}"; do
+        if [[ $(tail -n 1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+            passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2])) skipped=$((skipped + BASH_REMATCH[3]))
+        else
+            fail "$0 did not come to its end on ${log##*/in-}"
+        fi
+    done
+    summary && exit
+    exit 1
+}
+
 # summary: the closing line; the exit code says whether anything failed.
 summary() {
     echo "$passed passed, $failed failed, $skipped skipped"

@@ -7,6 +7,7 @@ set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+in_every_place "$@"
 PYTHON=${PYTHON:-python3}
 here=$root/tests/programs
 limit=${UDAX_CASE_SECONDS:-300}

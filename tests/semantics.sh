@@ -7,6 +7,7 @@ set -euo pipefail
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
+in_every_place "$@"
 limit=${UDAX_CASE_SECONDS:-120}
 
 # run MODE PROGRAM CASE DIRECTORY: leaves output, exit code and file checksums in $work/MODE.*
