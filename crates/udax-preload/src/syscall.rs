@@ -4,7 +4,7 @@ use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
 use crate::{
     actions, asynchronous, descriptors, futex, layout, locking, memory, messages, peek, process,
-    real, send, signals,
+    real, receive, send, signals, waits,
 };
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
@@ -177,9 +177,11 @@ fn memory_for_call(call: Call) -> Option<c_long> {
     let pass = || call.pass();
     let at_second = [(call.size(1), call.size(2))];
     let answer = match call.number {
-        libc::SYS_read | libc::SYS_pread64 | libc::SYS_recvfrom => {
-            ready(&at_second, Access::Write, pass)
+        libc::SYS_read => {
+            // SAFETY: the program's own arguments, to the function that makes this system call.
+            unsafe { receive::read(call.int(0), call.pointer(1), call.size(2)) as c_long }
         }
+        libc::SYS_pread64 | libc::SYS_recvfrom => ready(&at_second, Access::Write, pass),
         libc::SYS_ioctl => {
             let request = call.arguments[1].cast_unsigned() as c_ulong;
             ready(&layout::copied_from(request, call.pointer(2)), Access::Read, pass)
@@ -295,18 +297,30 @@ fn signal_call(call: Call) -> Option<c_long> {
             })
             .into()
         }
-        libc::SYS_rt_sigprocmask => {
-            signals::mask(call.int(0), call.pointer(1), call.pointer(2), |new, old| {
-                let changed = call.with(1, new.expose_provenance());
-                pass(changed.with(2, old.expose_provenance()))
-            })
-            .into()
-        }
+        libc::SYS_rt_sigprocmask => signals::mask(call.pointer(1), call.pointer(2), |new, old| {
+            let changed = call.with(1, new.expose_provenance());
+            pass(changed.with(2, old.expose_provenance()))
+        })
+        .into(),
         libc::SYS_rt_sigpending if call.size(1) == KERNEL_SET_BYTES => {
             signals::pending(call.pointer(0), || pass(call)).into()
         }
         libc::SYS_rt_sigsuspend => signals::with_mask(call.pointer(0), |mask| {
             call.with(0, mask.expose_provenance()).pass()
+        }),
+        libc::SYS_rt_sigtimedwait => {
+            waits::with_set(call.pointer(0), call.pointer(1), |set, info, waits| {
+                let call = call.with(0, set.expose_provenance()).with(1, info.expose_provenance());
+                let at_once = || call.with(2, (&raw const waits::AT_ONCE).expose_provenance());
+                if waits { call } else { at_once() }.pass()
+            })
+        }
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_signalfd => waits::to_descriptor(call.pointer(1), |set| {
+            call.with(1, set.expose_provenance()).pass()
+        }),
+        libc::SYS_signalfd4 => waits::to_descriptor(call.pointer(1), |set| {
+            call.with(1, set.expose_provenance()).pass()
         }),
         _ => return None,
     })

@@ -1,5 +1,6 @@
 //! What the kernel tells a signal handler of the access that failed.
 
+use super::stand_in::{STAND_IN_BIT, stands_in};
 use std::ffi::c_void;
 
 /// Where the thread was, and what it wanted.
@@ -24,6 +25,11 @@ impl Context {
         let mask = unsafe { (&raw const context.uc_sigmask).cast::<u64>().read() };
         let (stores, executes) = machine(context);
         Self { stores, executes, mask }
+    }
+
+    /// Whether SIGSEGV counts as blocked in it.
+    pub(super) fn is_blocked(&self) -> bool {
+        stands_in() && self.mask & STAND_IN_BIT != 0
     }
 }
 
