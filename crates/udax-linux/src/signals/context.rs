@@ -21,8 +21,8 @@ impl Context {
     pub(super) unsafe fn of(context: *const c_void) -> Self {
         // SAFETY: 1: it is what the kernel has put on the stack.
         let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-        // SAFETY: the kernel's set of signals, which it writes at the start of the field, is 64 bits long.
-        let mask = unsafe { (&raw const context.uc_sigmask).cast::<u64>().read() };
+        // SAFETY: as `mask_of` says, of what is borrowed here.
+        let mask = unsafe { mask_of(&raw const *context).read() };
         let (stores, executes) = machine(context);
         Self { stores, executes, mask }
     }
@@ -31,6 +31,22 @@ impl Context {
     pub(super) fn is_blocked(&self) -> bool {
         stands_in() && self.mask & STAND_IN_BIT != 0
     }
+}
+
+/// Where the kernel's set of signals is, which it writes at the start of the field, and which is 64 bits long.
+fn mask_of(context: *const libc::ucontext_t) -> *const u64 {
+    // SAFETY: no place is read or written.
+    unsafe { (&raw const (*context).uc_sigmask).cast() }
+}
+
+/// Changes the signals that will be blocked when the handler returns.
+///
+/// # Safety
+/// 1. As [`Context::of`].
+pub(super) unsafe fn change_mask(context: *mut c_void, change: fn(u64) -> u64) {
+    let mask = mask_of(context.cast()).cast_mut();
+    // SAFETY: 1: it is what the kernel has put on the stack, for the handler to change.
+    unsafe { mask.write(change(mask.read())) };
 }
 
 #[cfg(target_arch = "x86_64")]

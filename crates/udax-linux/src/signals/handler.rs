@@ -3,9 +3,9 @@
 //! Async-signal-safe: it takes no lock, allocates nothing, uses no thread-local storage (which may be had at its first use), and leaves `errno` alone.
 
 use super::action::{Noted, SegvAction, Writing};
-use super::context::Context;
+use super::context::{self, Context};
 use super::posts::Posts;
-use super::stand_in::{self, STAND_IN, kernel_set, stands_in};
+use super::stand_in::{self, STAND_IN, kernel_set, program_set, stands_in};
 use crate::events::{Access, Cause, FaultEvent, Verdict};
 use crate::sys::{mem, signal};
 use libc::{c_int, c_void, siginfo_t};
@@ -194,5 +194,14 @@ fn hand_on(told: &mut siginfo_t, context: *mut c_void, seen: &Context) {
     // Nobody would take the stand-in back who does not know of it.
     let blocked = if stands_in() { blocked } else { action.mask & !SEGV };
     signal::set_mask(seen.mask | blocked);
+    if stands_in() {
+        // It sees the mask that comes back with its end as the program's, and may change it.
+        // SAFETY: 1: the handler whose argument it is has not returned.
+        unsafe { context::change_mask(context, program_set) };
+    }
     function(number, told, context);
+    if stands_in() {
+        // SAFETY: as above.
+        unsafe { context::change_mask(context, kernel_set) };
+    }
 }
