@@ -256,6 +256,55 @@ static void wait_in_every_way(const sigset_t *mask, void (*before)(void)) {
     CHECK_EQUAL(touch(at, FILE_BYTES), 5);
 }
 
+static void wait_in_every_way_by_number(const sigset_t *mask, void (*before)(void)) {
+    int epoll = (int)MUST(epoll_create1(EPOLL_CLOEXEC));
+    struct epoll_event event;
+    struct {
+        const sigset_t *mask;
+        size_t size;
+    } sized = {mask, 8};
+    before();
+    say("sigsuspend %s", outcome(syscall(SYS_rt_sigsuspend, mask, 8)));
+    say_caught("after it");
+    before();
+    say("ppoll %s", outcome(syscall(SYS_ppoll, NULL, 0, NULL, mask, 8)));
+    say_caught("after it");
+    before();
+    say("pselect6 %s", outcome(syscall(SYS_pselect6, 0, NULL, NULL, NULL, NULL, &sized)));
+    say_caught("after it");
+    before();
+    say("epoll_pwait %s", outcome(syscall(SYS_epoll_pwait, epoll, &event, 1, -1, mask, (size_t)8)));
+    say_caught("after it");
+    before();
+    say("epoll_pwait2 %s", outcome(syscall(SYS_epoll_pwait2, epoll, &event, 1, NULL, mask, (size_t)8)));
+    say_caught("after it");
+    close(epoll);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 5);
+}
+
+/* The older ones, which are given one signal to let through, or as many as a number has bits. */
+int __sigpause(int mask_or_number, int is_number);
+int xpg_sigpause(int number) __asm__("__xpg_sigpause");
+int bsd_sigpause(int mask) __asm__("sigpause");
+
+static void pause_in_every_way(const sigset_t *mask, void (*before)(void)) {
+    uint32_t bits;
+    memcpy(&bits, mask, sizeof bits);
+    before();
+    say("sigpause %s", outcome(xpg_sigpause(SIGSEGV)));
+    say_caught("after it");
+    before();
+    say("__sigpause %s", outcome(__sigpause(SIGSEGV, 1)));
+    say_caught("after it");
+    before();
+    say("__sigpause %s", outcome(__sigpause((int)bits, 0)));
+    say_caught("after it");
+    before();
+    say("sigpause of BSD %s", outcome(bsd_sigpause((int)bits)));
+    say_caught("after it");
+    CHECK_EQUAL(touch(at, FILE_BYTES), 4);
+}
+
 static void send_now(void) { raise(SIGSEGV); }
 
 static pthread_t main_thread;
@@ -283,6 +332,59 @@ static void wait_with_it_blocked(void (*before)(void), void (*wait_in)(const sig
 
 CASE(one_that_was_sent_is_delivered_in_a_wait) { wait_with_it_blocked(send_now, wait_in_every_way); }
 CASE(one_that_is_sent_in_a_wait_is_delivered) { wait_with_it_blocked(send_soon, wait_in_every_way); }
+
+CASE(one_that_was_sent_is_delivered_in_a_wait_by_number) { wait_with_it_blocked(send_now, wait_in_every_way_by_number); }
+CASE(one_that_is_sent_in_a_wait_by_number_is_delivered) { wait_with_it_blocked(send_soon, wait_in_every_way_by_number); }
+CASE(one_that_was_sent_is_delivered_in_a_pause) { wait_with_it_blocked(send_now, pause_in_every_way); }
+CASE(one_that_is_sent_in_a_pause_is_delivered) { wait_with_it_blocked(send_soon, pause_in_every_way); }
+
+/* A handler that is called in a wait with all the others blocked touches holes. */
+static void touch_in_wait(int number) {
+    (void)number;
+    at[(size_t)++caught * UNIT] = 1;
+}
+
+static void send_usr1(void) { raise(SIGUSR1); }
+
+static void touch_holes_in_a_wait(void (*wait_in)(const sigset_t *, void (*)(void))) {
+    touched_hole();
+    struct sigaction action = {.sa_handler = touch_in_wait};
+    MUST(sigaction(SIGUSR1, &action, NULL));
+    block(one_signal(SIGUSR1));
+    sigset_t mask = all_but(SIGUSR1);
+    wait_in(&mask, send_usr1);
+}
+
+CASE(a_handler_touches_holes_in_a_wait_with_all_blocked) { touch_holes_in_a_wait(wait_in_every_way); }
+CASE(a_handler_touches_holes_in_a_wait_by_number_with_all_blocked) { touch_holes_in_a_wait(wait_in_every_way_by_number); }
+
+static void pause_with_all_blocked(const sigset_t *mask, void (*before)(void)) {
+    uint32_t bits;
+    memcpy(&bits, mask, sizeof bits);
+    before();
+    say("sigpause of BSD %s", outcome(bsd_sigpause((int)bits)));
+    CHECK_EQUAL(touch(at, FILE_BYTES), 1);
+}
+
+CASE(a_handler_touches_holes_in_a_pause_with_all_blocked) { touch_holes_in_a_wait(pause_with_all_blocked); }
+
+CASE(waits_by_number_that_are_refused) {
+    touched_hole();
+    uint64_t mask = ~0ULL, *nothing = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct {
+        const uint64_t *mask;
+        size_t size;
+    } wrong = {&mask, 16}, empty = {NULL, 8}, unreadable = {nothing, 8};
+    struct timespec none = {0, 0};
+    say("ppoll %s", outcome(syscall(SYS_ppoll, NULL, 0, &none, &mask, 16)));
+    say("ppoll %s", outcome(syscall(SYS_ppoll, NULL, 0, &none, nothing, 8)));
+    say("ppoll %s", outcome(syscall(SYS_ppoll, NULL, 0, &none, NULL, 8)));
+    say("pselect6 %s", outcome(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &none, &wrong)));
+    say("pselect6 %s", outcome(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &none, &unreadable)));
+    say("pselect6 %s", outcome(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &none, nothing)));
+    say("pselect6 %s", outcome(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &none, &empty)));
+    say("pselect6 %s", outcome(syscall(SYS_pselect6, 0, NULL, NULL, NULL, &none, NULL)));
+}
 
 CASE(one_that_was_sent_ends_the_process_when_it_may) {
     touched_hole();

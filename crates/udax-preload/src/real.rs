@@ -129,6 +129,8 @@ real! {
     pthread_attr_getsigmask_np = PTHREAD_ATTR_GETSIGMASK_NP c"pthread_attr_getsigmask_np" (attributes: *const c_void, mask: *mut c_void) -> c_int, or libc::ENOSYS;
     sigpending = SIGPENDING c"sigpending" (set: *mut c_void) -> c_int, or -1;
     sigsuspend = SIGSUSPEND c"sigsuspend" (mask: *const c_void) -> c_int, or -1;
+    sigpause = SIGPAUSE c"sigpause" (mask: c_int) -> c_int, or -1;
+    xpg_sigpause = XPG_SIGPAUSE c"__xpg_sigpause" (number: c_int) -> c_int, or -1;
     sigwait = SIGWAIT c"sigwait" (set: *const c_void, number: *mut c_int) -> c_int, or libc::ENOSYS;
     sigtimedwait = SIGTIMEDWAIT c"sigtimedwait" (set: *const c_void, info: *mut c_void, timeout: *const timespec) -> c_int, or -1;
     signalfd = SIGNALFD c"signalfd" (fd: c_int, set: *const c_void, flags: c_int) -> c_int, or -1;

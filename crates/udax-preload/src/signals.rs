@@ -68,6 +68,15 @@ pub(crate) fn keep_ours() {
     let _ = segv::blocked_by_stand_in();
 }
 
+/// In a child that has begun without handlers: what is noted begins anew with it.
+pub(crate) fn without_handlers() {
+    for number in [SIGSEGV, STAND_IN] {
+        if is_noted(number) && segv::exchange_of(number, None).handler > libc::SIG_IGN {
+            segv::exchange_of(number, Some(named(libc::SIG_DFL, 0, 0)));
+        }
+    }
+}
+
 /// Changes this thread's mask in the kernel; what it was.
 fn change_mask(how: c_int, set: u64) -> u64 {
     let (set, mut before) = (full_set(set), full_set(0));
@@ -90,9 +99,14 @@ pub(crate) fn with_mask<N: PartialEq + From<i8>>(
     let Some(set) = peeked(mask) else { return call(mask) };
     let ours = full_set(kernel_set(set));
     let wait = || call((&raw const ours).cast());
+    if set & SEGV == 0 { let_through(wait) } else { wait() }
+}
+
+/// Waits by `wait`, which answers -1 where it fails, with a mask that lets SIGSEGV through.
+pub(crate) fn let_through<N: PartialEq + From<i8>>(wait: impl Fn() -> N) -> N {
     let answer = wait();
     // One that came during the wait found the mask that comes after it. It is to be delivered in the wait, which ends by that.
-    if answer == N::from(-1) && crate::errno::get() == EINTR && set & SEGV == 0 && is_held_back() {
+    if answer == N::from(-1) && crate::errno::get() == EINTR && is_held_back() {
         return wait();
     }
     answer
@@ -356,16 +370,18 @@ pub(crate) unsafe extern "C" fn sigrelse(number: c_int) -> c_int {
     unsafe { real::sigrelse(number) }
 }
 
-/// Calls `call` with a mask of BSD's, which are the first 32 signals.
+/// A mask of BSD's, which are the first 32 signals.
+pub(crate) fn bsd_mask(mask: c_int, translate: fn(u64) -> u64) -> c_int {
+    let set = translate(u64::from(mask.cast_unsigned()));
+    u32::try_from(set).unwrap_or_default().cast_signed()
+}
+
+/// Calls `call` with a mask of BSD's, and answers the one before.
 fn bsd(asked: c_int, call: impl FnOnce(c_int) -> c_int) -> c_int {
     if !is_ours() {
         return call(asked);
     }
-    let translate = |mask: c_int, by: fn(u64) -> u64| {
-        let set = by(u64::from(mask.cast_unsigned()));
-        u32::try_from(set).unwrap_or_default().cast_signed()
-    };
-    translate(call(translate(asked, kernel_set)), program_set)
+    bsd_mask(call(bsd_mask(asked, kernel_set)), program_set)
 }
 
 /// sigblock(3).

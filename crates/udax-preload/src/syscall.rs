@@ -13,6 +13,9 @@ use udax::program::Access;
 /// How long a set of signals is for the kernel; it refuses any other length.
 const KERNEL_SET_BYTES: usize = 8;
 
+/// A flag of clone3(2).
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
 /// A system call as the program made it.
 #[derive(Clone, Copy)]
 struct Call {
@@ -277,7 +280,11 @@ fn process_call(call: Call) -> Option<c_long> {
         libc::SYS_clone3 => {
             let flags = peek::one::<u64>(call.pointer(0)).unwrap_or(0);
             // The flags that matter are those of `clone`.
-            cloned(call, i32::try_from(flags & 0x7fff_ffff).unwrap_or(0))
+            let answer = cloned(call, i32::try_from(flags & 0x7fff_ffff).unwrap_or(0));
+            if answer == 0 && flags & CLONE_CLEAR_SIGHAND != 0 {
+                signals::without_handlers();
+            }
+            answer
         }
         libc::SYS_io_uring_setup | libc::SYS_io_setup => {
             asynchronous::before_queue();
@@ -305,9 +312,12 @@ fn signal_call(call: Call) -> Option<c_long> {
         libc::SYS_rt_sigpending if call.size(1) == KERNEL_SET_BYTES => {
             signals::pending(call.pointer(0), || pass(call)).into()
         }
-        libc::SYS_rt_sigsuspend => signals::with_mask(call.pointer(0), |mask| {
-            call.with(0, mask.expose_provenance()).pass()
-        }),
+        libc::SYS_rt_sigsuspend if call.size(1) == KERNEL_SET_BYTES => with_mask(call, 0),
+        libc::SYS_ppoll if call.size(4) == KERNEL_SET_BYTES => with_mask(call, 3),
+        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 if call.size(5) == KERNEL_SET_BYTES => {
+            with_mask(call, 4)
+        }
+        libc::SYS_pselect6 => selected(call),
         libc::SYS_rt_sigtimedwait => {
             waits::with_set(call.pointer(0), call.pointer(1), |set, info, waits| {
                 let call = call.with(0, set.expose_provenance()).with(1, info.expose_provenance());
@@ -323,6 +333,26 @@ fn signal_call(call: Call) -> Option<c_long> {
             call.with(1, set.expose_provenance()).pass()
         }),
         _ => return None,
+    })
+}
+
+/// A wait, with the mask that is its argument `at`.
+fn with_mask(call: Call, at: usize) -> c_long {
+    signals::with_mask(call.pointer(at), |mask| call.with(at, mask.expose_provenance()).pass())
+}
+
+/// A wait whose last argument tells where the mask is, and how long.
+fn selected(call: Call) -> c_long {
+    let told: *const u64 = call.pointer(5);
+    let found = if told.is_null() || !signals::is_ours() { None } else { peek::words::<2>(told) };
+    let Some([mask, length]) = found.filter(|&[_, length]| length == KERNEL_SET_BYTES as u64)
+    else {
+        return call.pass();
+    };
+    let mask = ptr::with_exposed_provenance(usize::try_from(mask).unwrap_or(usize::MAX));
+    signals::with_mask(mask, |mask| {
+        let told = [mask.expose_provenance() as u64, length];
+        call.with(5, told.as_ptr().expose_provenance()).pass()
     })
 }
 

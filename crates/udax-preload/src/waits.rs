@@ -2,12 +2,12 @@
 //! stands in for it, and is told as what it is. All of this is async-signal-safe, as the functions are.
 
 use crate::errno::{self, Kept};
-use crate::signals::{SEGV, full_set, peeked};
+use crate::signals::{SEGV, bsd_mask, full_set, is_ours, let_through, peeked};
 use crate::{peek, real};
 use libc::{EINTR, SIGSEGV, c_int, c_void, ssize_t, timespec};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use udax_linux::segv::{kernel_set, sent_with};
+use udax_linux::segv::{STAND_IN, kernel_set, sent_with};
 
 /// `siginfo_t` begins with the number, an `errno`, and the code.
 type Info = [u64; 16];
@@ -132,6 +132,46 @@ pub(crate) unsafe extern "C-unwind" fn sigwait(set: *const c_void, number: *mut 
             return error;
         }
     }
+}
+
+/// sigpause(3) of X/Open: one signal is let through.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn __xpg_sigpause(number: c_int) -> c_int {
+    if number == SIGSEGV && is_ours() {
+        // SAFETY: a number.
+        return let_through(|| unsafe { real::xpg_sigpause(STAND_IN) });
+    }
+    // SAFETY: the program's own argument.
+    unsafe { real::xpg_sigpause(number) }
+}
+
+/// sigpause(3) of BSD: the mask for the time of the wait.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn sigpause(mask: c_int) -> c_int {
+    if !is_ours() {
+        // SAFETY: the program's own argument.
+        return unsafe { real::sigpause(mask) };
+    }
+    // SAFETY: a set of signals as a number.
+    let wait = || unsafe { real::sigpause(bsd_mask(mask, kernel_set)) };
+    if u64::from(mask.cast_unsigned()) & SEGV == 0 { let_through(wait) } else { wait() }
+}
+
+/// Either of the two, by glibc's own name.
+///
+/// # Safety
+/// As the C function.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn __sigpause(asked: c_int, is_number: c_int) -> c_int {
+    let pause = if is_number == 0 { sigpause } else { __xpg_sigpause };
+    // SAFETY: the program's own argument.
+    unsafe { pause(asked) }
 }
 
 /// Whether SIGSEGV may be read from some descriptor.

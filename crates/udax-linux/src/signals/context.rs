@@ -45,8 +45,10 @@ fn mask_of(context: *const libc::ucontext_t) -> *const u64 {
 /// 1. As [`Context::of`].
 pub(super) unsafe fn change_mask(context: *mut c_void, change: fn(u64) -> u64) {
     let mask = mask_of(context.cast()).cast_mut();
-    // SAFETY: 1: it is what the kernel has put on the stack, for the handler to change.
-    unsafe { mask.write(change(mask.read())) };
+    // SAFETY: 1: it is what the kernel has put on the stack.
+    let before = unsafe { mask.read() };
+    // SAFETY: as above; it is the handler's to change.
+    unsafe { mask.write(change(before)) };
 }
 
 #[cfg(target_arch = "x86_64")]
