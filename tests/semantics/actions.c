@@ -1,5 +1,6 @@
 /* Actions and masks of signals by syscall(2), as runtimes of languages set them: with the kernel's own structures. */
 #include "check.h"
+#include <linux/sched.h>
 
 #define FILE_BYTES (16 * UNIT)
 #define SEGV_BIT (1ULL << (SIGSEGV - 1))
@@ -264,6 +265,28 @@ CASE(a_child_of_vfork_changes_its_own_action_alone) {
         CHECK(after.handler == open_the_page);
     }
     guard();
+}
+
+/* A child that begins without its parent's handlers, as those of posix_spawn do. */
+CASE(a_child_by_number_begins_without_handlers) {
+    touched_hole();
+    struct kernel_action action = returning(open_the_page, SA_SIGINFO, 0), ignored = {.handler = (void *)SIG_IGN};
+    for (int way = 0; way < 2; way++) {
+        MUST(action_by_number(SIGSEGV, way ? &ignored : &action, NULL));
+        struct clone_args clear = {.flags = CLONE_CLEAR_SIGHAND, .exit_signal = SIGCHLD};
+        long child = MUST(syscall(SYS_clone3, &clear, sizeof clear));
+        if (child == 0) {
+            tell("in the child");
+            at[UNIT] = 1;
+            *(bytes)mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) = 1;
+            _exit(3);
+        }
+        say("child %d", end_of((pid_t)child));
+        struct kernel_action after;
+        MUST(action_by_number(SIGSEGV, NULL, &after));
+        say("the parent's stays: %d", after.handler == (way ? ignored : action).handler);
+    }
+    CHECK_EQUAL(at[UNIT], 1);
 }
 
 /* ---- the end ---- */

@@ -298,6 +298,35 @@ CASE(a_mask_ends_with_the_handler_that_has_set_it) {
     at[PAGE] = 1;
 }
 
+/* A handler of SIGSEGV sees the mask that its end will put back, and may change it. */
+static int edited_mask;
+
+static void edit_the_mask(int number, siginfo_t *info, void *context) {
+    (void)number, (void)info;
+    sigset_t *mask = &((ucontext_t *)context)->uc_sigmask;
+    say("told of: %d %d %d", sigismember(mask, SIGSEGV), sigismember(mask, SIGSTKFLT), sigismember(mask, SIGUSR1));
+    uint64_t set = edited_mask == 0 ? ~0ULL : edited_mask == 1 ? 1ULL << (SIGSEGV - 1) : 1ULL << (SIGUSR1 - 1);
+    memcpy(mask, &set, sizeof set);
+}
+
+CASE(a_handler_edits_the_mask_that_its_end_puts_back) {
+    touched_hole();
+    struct sigaction action = {.sa_sigaction = edit_the_mask, .sa_flags = SA_SIGINFO};
+    MUST(sigaction(SIGSEGV, &action, NULL));
+    sigset_t segv;
+    sigemptyset(&segv);
+    sigaddset(&segv, SIGSEGV);
+    for (edited_mask = 0; edited_mask < 3; edited_mask++) {
+        raise(SIGSEGV);
+        say_mask("edited");
+        at[(size_t)edited_mask * UNIT] = 1;
+        /* The next comes when it is unblocked, with the others still in the mask. */
+        MUST(sigprocmask(SIG_UNBLOCK, &segv, NULL));
+        say_mask("and without it");
+    }
+    CHECK_EQUAL(touch(at, FILE_BYTES), 3);
+}
+
 CASE(masks_are_seen_as_they_were_set) {
     touched_hole();
     sigset_t set;

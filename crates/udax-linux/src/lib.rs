@@ -61,8 +61,8 @@ pub use service::Service;
 pub mod segv {
     //! SIGSEGV of a process whose faults come by it: for who stands between a program and the C library.
     pub use crate::signals::{
-        HeldBack, SegvAction, Writing, blocked_by_stand_in, exchange, handles_segv, install,
-        is_our_handler, kernel_set, program_set,
+        STAND_IN, SegvAction, Writing, blocked_by_stand_in, exchange, exchange_of, handles_segv,
+        install, is_our_handler, kernel_set, program_set, sent_with,
     };
 }
 pub use space::LinuxSpace;

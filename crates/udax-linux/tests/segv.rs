@@ -413,11 +413,13 @@ fn memory_that_is_unmapped_while_a_thread_waits_is_no_memory() {
 fn a_thread_whose_sigsegv_counts_as_blocked_ends_by_an_access() {
     let name = "a_thread_whose_sigsegv_counts_as_blocked_ends_by_an_access";
     let ended = end_of(name, || {
-        segv::blocked_by_stand_in(|| ());
-        block(segv::kernel_set(1 << (libc::SIGSEGV - 1)));
+        assert!(segv::install() && segv::blocked_by_stand_in());
+        block(segv::kernel_set(SEGV));
         with_service(noticing(libc::SA_SIGINFO, 0).handler, || {
-            // It is left to who said so.
+            // It is kept by the kernel.
             send();
+            let pending = pending();
+            assert_eq!(segv::program_set(pending) & SEGV, SEGV, "{pending:x}");
             println!("sent");
             let guarded = guarded();
             GUARDED.store(guarded.address(), Ordering::Relaxed);
@@ -429,6 +431,16 @@ fn a_thread_whose_sigsegv_counts_as_blocked_ends_by_an_access() {
         assert_eq!(status.signal().or(status.code()), Some(libc::SIGSEGV), "{status}: {said}");
         assert!(said.contains("sent") && !said.contains("panicked"), "{said}");
     }
+}
+
+/// What is pending for the kernel.
+fn pending() -> u64 {
+    // SAFETY: all zero is a set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is borrowed for the call.
+    assert_eq!(unsafe { libc::sigpending(&raw mut set) }, 0);
+    // SAFETY: the first 64 signals are the beginning of the set.
+    unsafe { (&raw const set).cast::<u64>().read() }
 }
 
 fn block(signals: u64) {

@@ -1,7 +1,7 @@
-//! What is to be done at a signal, where faults come by SIGSEGV: for that signal it is noted and done by our handler; in the masks of
-//! the others another signal stands in for SIGSEGV. All of this is async-signal-safe, as the functions are.
+//! What is to be done at a signal, where faults come by SIGSEGV: for that signal, and the one that stands in for it, it is noted and done by our
+//! handler; in the masks of the others that one is put for SIGSEGV. All of this is async-signal-safe, as the functions are.
 
-use crate::signals::{is_noted, is_ours};
+use crate::signals::{is_kept, is_noted, is_ours};
 use crate::{peek, real};
 use libc::{SIGSEGV, c_int, c_void};
 use udax_linux::segv::{self, SegvAction, is_our_handler, kernel_set, program_set};
@@ -55,15 +55,15 @@ pub(crate) unsafe extern "C" fn sigaction(
     // SAFETY: libc's own function looks at it in the same way.
     let asked = unsafe { new.as_ref() };
     let is_ourselves = asked.is_some_and(|action| is_our_handler(action.sa_sigaction));
-    let is_a_childs = number == SIGSEGV && !is_noted(number);
+    let is_a_childs = is_kept(number) && !is_noted(number);
     if !is_ours() || is_ourselves || is_a_childs {
         // SAFETY: the program's own arguments.
         return unsafe { real::sigaction(number, new, old) };
     }
-    if number == SIGSEGV {
+    if is_kept(number) {
         let wish =
             |action: &libc::sigaction| named(action.sa_sigaction, action.sa_flags, mask_of(action));
-        let before = segv::exchange(asked.map(wish));
+        let before = segv::exchange_of(number, asked.map(wish));
         if !old.is_null() {
             // SAFETY: libc's own function writes there in the same way.
             unsafe { old.write(action_of(before)) };
@@ -100,12 +100,12 @@ pub(crate) fn by_number(
 ) -> c_int {
     let asked = if new.is_null() { None } else { peek::words::<4>(new.cast()) };
     let is_refused = asked.is_none() && !new.is_null();
-    let is_a_childs = number == SIGSEGV && !is_noted(number);
+    let is_a_childs = is_kept(number) && !is_noted(number);
     if !is_ours() || is_refused || is_a_childs {
         return set(new);
     }
-    if number == SIGSEGV {
-        let before = segv::exchange(asked.map(of_words));
+    if is_kept(number) {
+        let before = segv::exchange_of(number, asked.map(of_words));
         if !old.is_null() && !peek::put_words(old.cast(), words_of(before)) {
             crate::errno::set(libc::EFAULT);
             return -1;

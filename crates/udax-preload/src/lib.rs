@@ -42,6 +42,7 @@ mod structures;
 mod syscall;
 mod trampoline;
 mod vectors;
+mod waits;
 
 /// For the fuzzer, which is a program that this library is in.
 #[cfg(fuzzing)]

@@ -129,6 +129,11 @@ real! {
     pthread_attr_getsigmask_np = PTHREAD_ATTR_GETSIGMASK_NP c"pthread_attr_getsigmask_np" (attributes: *const c_void, mask: *mut c_void) -> c_int, or libc::ENOSYS;
     sigpending = SIGPENDING c"sigpending" (set: *mut c_void) -> c_int, or -1;
     sigsuspend = SIGSUSPEND c"sigsuspend" (mask: *const c_void) -> c_int, or -1;
+    sigpause = SIGPAUSE c"sigpause" (mask: c_int) -> c_int, or -1;
+    xpg_sigpause = XPG_SIGPAUSE c"__xpg_sigpause" (number: c_int) -> c_int, or -1;
+    sigwait = SIGWAIT c"sigwait" (set: *const c_void, number: *mut c_int) -> c_int, or libc::ENOSYS;
+    sigtimedwait = SIGTIMEDWAIT c"sigtimedwait" (set: *const c_void, info: *mut c_void, timeout: *const timespec) -> c_int, or -1;
+    signalfd = SIGNALFD c"signalfd" (fd: c_int, set: *const c_void, flags: c_int) -> c_int, or -1;
     pselect = PSELECT c"pselect" (count: c_int, to_read: *mut c_void, to_write: *mut c_void, exceptional: *mut c_void, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
     epoll_pwait2 = EPOLL_PWAIT2 c"epoll_pwait2" (epoll: c_int, into: *mut epoll_event, count: c_int, timeout: *const timespec, mask: *const c_void) -> c_int, or -1;
     sigaltstack = SIGALTSTACK c"sigaltstack" (new: *const stack_t, old: *mut stack_t) -> c_int, or -1;

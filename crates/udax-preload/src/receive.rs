@@ -1,7 +1,7 @@
 //! Calls that write into the program's memory: it is made ready for them.
 
 use crate::buffers::{checked, prepare, ready, ready_vectors};
-use crate::real;
+use crate::{real, waits};
 use libc::{FILE, c_int, c_uint, c_void, iovec, off_t, size_t, sockaddr, socklen_t, ssize_t};
 use udax::program::Access;
 
@@ -16,7 +16,10 @@ pub(crate) unsafe extern "C-unwind" fn read(
     count: size_t,
 ) -> ssize_t {
     // SAFETY: the program's own arguments.
-    ready(&[(into.addr(), count)], Access::Write, || unsafe { real::read(fd, into, count) })
+    let found =
+        ready(&[(into.addr(), count)], Access::Write, || unsafe { real::read(fd, into, count) });
+    waits::told_by_descriptor(fd, into, found);
+    found
 }
 
 /// read(2), by glibc's inner name.

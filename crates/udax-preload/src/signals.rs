@@ -6,18 +6,18 @@
 use crate::actions::named;
 use crate::{peek, real};
 use libc::{
-    SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t, timespec,
+    EINTR, SA_NODEFER, SA_RESETHAND, SA_RESTART, SIG_ERR, SIGSEGV, c_int, c_void, sighandler_t,
+    timespec,
 };
-use std::cell::Cell;
 use std::sync::atomic::{AtomicI32, Ordering};
-use udax_linux::segv::{self, handles_segv, kernel_set, program_set};
+use udax_linux::segv::{self, STAND_IN, handles_segv, kernel_set, program_set};
 
 /// SIGSEGV in a set of signals.
-pub(crate) const SEGV: u64 = 1 << (SIGSEGV - 1);
+pub(crate) const SEGV: u64 = bit(SIGSEGV);
 
-thread_local! {
-    /// Whether one was sent to this thread while the program has it blocked.
-    static PENDING: Cell<bool> = const { Cell::new(false) };
+/// A signal in a set of them.
+const fn bit(number: c_int) -> u64 {
+    1 << (number - 1)
 }
 
 /// Whether SIGSEGV calls our handler.
@@ -33,11 +33,16 @@ fn note_process() {
     PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed);
 }
 
-/// Whether the action of signal `number` is noted, and done by our handler. A child of vfork has actions of its own, and shares what is noted: those are the
+/// Whether what is to be done at signal `number` is noted, and done by our handler, in this process.
+pub(crate) fn is_kept(number: c_int) -> bool {
+    is_ours() && (number == SIGSEGV || number == STAND_IN)
+}
+
+/// Whether that is so here. A child of vfork has actions of its own, and shares what is noted: those are the
 /// kernel's affair.
 pub(crate) fn is_noted(number: c_int) -> bool {
     // SAFETY: no argument.
-    number == SIGSEGV && is_ours() && unsafe { libc::getpid() } == PROCESS.load(Ordering::Relaxed)
+    is_kept(number) && unsafe { libc::getpid() } == PROCESS.load(Ordering::Relaxed)
 }
 
 /// This is a child with memory of its own.
@@ -54,11 +59,22 @@ pub(crate) fn keep_ours() {
         return;
     }
     note_process();
-    let before = change_mask(libc::SIG_UNBLOCK, SEGV);
+    let before = change_mask(libc::SIG_BLOCK, 0);
     if before & SEGV != 0 {
         change_mask(libc::SIG_BLOCK, kernel_set(SEGV));
+        change_mask(libc::SIG_UNBLOCK, SEGV);
     }
-    segv::blocked_by_stand_in(|| PENDING.set(true));
+    // Otherwise, which no kernel does, what is sent while it is blocked is delivered.
+    let _ = segv::blocked_by_stand_in();
+}
+
+/// In a child that has begun without handlers: what is noted begins anew with it.
+pub(crate) fn without_handlers() {
+    for number in [SIGSEGV, STAND_IN] {
+        if is_noted(number) && segv::exchange_of(number, None).handler > libc::SIG_IGN {
+            segv::exchange_of(number, Some(named(libc::SIG_DFL, 0, 0)));
+        }
+    }
 }
 
 /// Changes this thread's mask in the kernel; what it was.
@@ -72,34 +88,40 @@ fn change_mask(how: c_int, set: u64) -> u64 {
 /// The program has it blocked from now on, or not. The answer is what it was.
 fn block(blocked: bool) -> bool {
     let how = if blocked { libc::SIG_BLOCK } else { libc::SIG_UNBLOCK };
-    let before = change_mask(how, kernel_set(SEGV));
-    if !blocked {
-        raise_pending();
-    }
-    program_set(before) & SEGV != 0
+    program_set(change_mask(how, kernel_set(SEGV))) & SEGV != 0
 }
 
-/// The program does not block it any more.
-fn raise_pending() {
-    if PENDING.replace(false) {
-        // SAFETY: a number.
-        unsafe { libc::raise(SIGSEGV) };
-    }
+/// Runs `call`, which answers -1 where it fails, with a mask for the time of a wait, in which SIGSEGV is not blocked in fact.
+pub(crate) fn with_mask<N: PartialEq + From<i8>>(
+    mask: *const c_void,
+    call: impl Fn(*const c_void) -> N,
+) -> N {
+    let Some(set) = peeked(mask) else { return call(mask) };
+    let ours = full_set(kernel_set(set));
+    let wait = || call((&raw const ours).cast());
+    if set & SEGV == 0 { let_through(wait) } else { wait() }
 }
 
-/// Runs `call` with a mask for the time of a wait, in which SIGSEGV is not blocked in fact.
-pub(crate) fn with_mask<R>(mask: *const c_void, call: impl FnOnce(*const c_void) -> R) -> R {
-    match peeked(mask) {
-        Some(set) if kernel_set(set) != set => {
-            let set = full_set(kernel_set(set));
-            call((&raw const set).cast())
-        }
-        _ => call(mask),
+/// Waits by `wait`, which answers -1 where it fails, with a mask that lets SIGSEGV through.
+pub(crate) fn let_through<N: PartialEq + From<i8>>(wait: impl Fn() -> N) -> N {
+    let answer = wait();
+    // One that came during the wait found the mask that comes after it. It is to be delivered in the wait, which ends by that.
+    if answer == N::from(-1) && crate::errno::get() == EINTR && is_held_back() {
+        return wait();
     }
+    answer
+}
+
+/// Whether one was sent that the kernel keeps as the stand-in.
+fn is_held_back() -> bool {
+    let mut pending = full_set(0);
+    // SAFETY: a set as the C library knows it, borrowed for the call.
+    let answer = unsafe { real::sigpending(pending.as_mut_ptr().cast()) };
+    answer == 0 && pending[0] & kernel_set(SEGV) != 0
 }
 
 /// The first 64 signals, which are all there are, of a set of the program's; `None` if there is none, or it is none of our business.
-fn peeked(set: *const c_void) -> Option<u64> {
+pub(crate) fn peeked(set: *const c_void) -> Option<u64> {
     if set.is_null() || !is_ours() {
         return None;
     }
@@ -107,7 +129,7 @@ fn peeked(set: *const c_void) -> Option<u64> {
 }
 
 /// A set as libc knows them.
-fn full_set(first: u64) -> [u64; 16] {
+pub(crate) fn full_set(first: u64) -> [u64; 16] {
     let mut set = [0; 16];
     set[0] = first;
     set
@@ -127,7 +149,6 @@ unsafe fn change(set: *mut c_void, change: impl FnOnce(u64) -> u64) {
 
 /// Sets this thread's mask by `set_mask`, which answers 0 where it has.
 pub(crate) fn mask(
-    how: c_int,
     new: *const c_void,
     old: *mut c_void,
     set_mask: impl FnOnce(*const c_void, *mut c_void) -> c_int,
@@ -138,22 +159,11 @@ pub(crate) fn mask(
     let asked = peeked(new);
     let ours = asked.map(|set| full_set(kernel_set(set)));
     let answer = set_mask(ours.as_ref().map_or(new, |set| set.as_ptr().cast()), old);
-    if answer != 0 {
-        return answer;
-    }
-    if !old.is_null() {
+    if answer == 0 && !old.is_null() {
         // SAFETY: the kernel has just written the program's set there.
         unsafe { change(old, program_set) };
     }
-    let unblocks = asked.is_some_and(|asked| match how {
-        libc::SIG_BLOCK => false,
-        libc::SIG_UNBLOCK => asked & SEGV != 0,
-        _ => asked & SEGV == 0,
-    });
-    if unblocks {
-        raise_pending();
-    }
-    0
+    answer
 }
 
 /// sigprocmask(2).
@@ -167,7 +177,7 @@ pub(crate) unsafe extern "C" fn sigprocmask(
     old: *mut c_void,
 ) -> c_int {
     // SAFETY: the program's own arguments.
-    mask(how, new, old, |new, old| unsafe { real::sigprocmask(how, new, old) })
+    mask(new, old, |new, old| unsafe { real::sigprocmask(how, new, old) })
 }
 
 /// pthread_sigmask(3).
@@ -181,7 +191,7 @@ pub(crate) unsafe extern "C" fn pthread_sigmask(
     old: *mut c_void,
 ) -> c_int {
     // SAFETY: the program's own arguments.
-    mask(how, new, old, |new, old| unsafe { real::pthread_sigmask(how, new, old) })
+    mask(new, old, |new, old| unsafe { real::pthread_sigmask(how, new, old) })
 }
 
 /// sigpending(2).
@@ -194,12 +204,12 @@ pub(crate) unsafe extern "C" fn sigpending(set: *mut c_void) -> c_int {
     pending(set, || unsafe { real::sigpending(set) })
 }
 
-/// Has `call` write the signals that are pending to `set`, and answer 0; adds what we know of.
+/// Has `call` write the signals that are pending to `set`, and answer 0; that one stands in for another is not shown.
 pub(crate) fn pending(set: *mut c_void, call: impl FnOnce() -> c_int) -> c_int {
     let answer = call();
-    if answer == 0 && PENDING.get() {
+    if answer == 0 && is_ours() {
         // SAFETY: the kernel has just written the set there.
-        unsafe { change(set, |set| set | SEGV) };
+        unsafe { change(set, program_set) };
     }
     answer
 }
@@ -242,7 +252,7 @@ fn older(number: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> Optio
         crate::errno::set(libc::EINVAL);
         return Some(SIG_ERR);
     }
-    Some(segv::exchange(Some(named(handler, flags, mask))).handler)
+    Some(segv::exchange_of(number, Some(named(handler, flags, mask))).handler)
 }
 
 /// signal(2), as programs of today have it.
@@ -252,7 +262,7 @@ fn older(number: c_int, handler: sighandler_t, flags: c_int, mask: u64) -> Optio
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
     // SAFETY: the program's own arguments.
-    older(number, handler, SA_RESTART, SEGV)
+    older(number, handler, SA_RESTART, bit(number))
         .unwrap_or_else(|| unsafe { real::signal(number, handler) })
 }
 
@@ -313,9 +323,9 @@ pub(crate) unsafe extern "C" fn sigset(number: c_int, handler: sighandler_t) -> 
         // SAFETY: the program's own arguments.
         return unsafe { real::sigset(number, handler) };
     }
-    let was_held = block(handler == SIG_HOLD);
+    let was_held = number == SIGSEGV && block(handler == SIG_HOLD);
     let new = (handler != SIG_HOLD).then(|| named(handler, 0, 0));
-    let before = segv::exchange(new).handler;
+    let before = segv::exchange_of(number, new).handler;
     if was_held { SIG_HOLD } else { before }
 }
 
@@ -360,16 +370,18 @@ pub(crate) unsafe extern "C" fn sigrelse(number: c_int) -> c_int {
     unsafe { real::sigrelse(number) }
 }
 
-/// Calls `call` with a mask of BSD's, which are the first 32 signals.
+/// A mask of BSD's, which are the first 32 signals.
+pub(crate) fn bsd_mask(mask: c_int, translate: fn(u64) -> u64) -> c_int {
+    let set = translate(u64::from(mask.cast_unsigned()));
+    u32::try_from(set).unwrap_or_default().cast_signed()
+}
+
+/// Calls `call` with a mask of BSD's, and answers the one before.
 fn bsd(asked: c_int, call: impl FnOnce(c_int) -> c_int) -> c_int {
     if !is_ours() {
         return call(asked);
     }
-    let translate = |mask: c_int, by: fn(u64) -> u64| {
-        let set = by(u64::from(mask.cast_unsigned()));
-        u32::try_from(set).unwrap_or_default().cast_signed()
-    };
-    translate(call(translate(asked, kernel_set)), program_set)
+    bsd_mask(call(bsd_mask(asked, kernel_set)), program_set)
 }
 
 /// sigblock(3).
@@ -389,11 +401,7 @@ pub(crate) unsafe extern "C" fn sigblock(mask: c_int) -> c_int {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn sigsetmask(mask: c_int) -> c_int {
     // SAFETY: a set of signals as a number.
-    let before = bsd(mask, |mask| unsafe { real::sigsetmask(mask) });
-    if u64::from(mask.cast_unsigned()) & SEGV == 0 {
-        raise_pending();
-    }
-    before
+    bsd(mask, |mask| unsafe { real::sigsetmask(mask) })
 }
 
 /// `pthread_attr_setsigmask_np(3)`.

@@ -4,7 +4,7 @@ use crate::buffers::{ready, ready_vectors};
 use crate::contents::{Place, hold, over, raw_vector_bytes};
 use crate::{
     actions, asynchronous, descriptors, futex, layout, locking, memory, messages, peek, process,
-    real, send, signals,
+    real, receive, send, signals, waits,
 };
 use libc::{c_int, c_long, c_uint, c_ulong, c_void};
 use std::ptr;
@@ -12,6 +12,9 @@ use udax::program::Access;
 
 /// How long a set of signals is for the kernel; it refuses any other length.
 const KERNEL_SET_BYTES: usize = 8;
+
+/// A flag of clone3(2).
+const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
 
 /// A system call as the program made it.
 #[derive(Clone, Copy)]
@@ -177,9 +180,11 @@ fn memory_for_call(call: Call) -> Option<c_long> {
     let pass = || call.pass();
     let at_second = [(call.size(1), call.size(2))];
     let answer = match call.number {
-        libc::SYS_read | libc::SYS_pread64 | libc::SYS_recvfrom => {
-            ready(&at_second, Access::Write, pass)
+        libc::SYS_read => {
+            // SAFETY: the program's own arguments, to the function that makes this system call.
+            unsafe { receive::read(call.int(0), call.pointer(1), call.size(2)) as c_long }
         }
+        libc::SYS_pread64 | libc::SYS_recvfrom => ready(&at_second, Access::Write, pass),
         libc::SYS_ioctl => {
             let request = call.arguments[1].cast_unsigned() as c_ulong;
             ready(&layout::copied_from(request, call.pointer(2)), Access::Read, pass)
@@ -275,7 +280,11 @@ fn process_call(call: Call) -> Option<c_long> {
         libc::SYS_clone3 => {
             let flags = peek::one::<u64>(call.pointer(0)).unwrap_or(0);
             // The flags that matter are those of `clone`.
-            cloned(call, i32::try_from(flags & 0x7fff_ffff).unwrap_or(0))
+            let answer = cloned(call, i32::try_from(flags & 0x7fff_ffff).unwrap_or(0));
+            if answer == 0 && flags & CLONE_CLEAR_SIGHAND != 0 {
+                signals::without_handlers();
+            }
+            answer
         }
         libc::SYS_io_uring_setup | libc::SYS_io_setup => {
             asynchronous::before_queue();
@@ -295,20 +304,55 @@ fn signal_call(call: Call) -> Option<c_long> {
             })
             .into()
         }
-        libc::SYS_rt_sigprocmask => {
-            signals::mask(call.int(0), call.pointer(1), call.pointer(2), |new, old| {
-                let changed = call.with(1, new.expose_provenance());
-                pass(changed.with(2, old.expose_provenance()))
-            })
-            .into()
-        }
+        libc::SYS_rt_sigprocmask => signals::mask(call.pointer(1), call.pointer(2), |new, old| {
+            let changed = call.with(1, new.expose_provenance());
+            pass(changed.with(2, old.expose_provenance()))
+        })
+        .into(),
         libc::SYS_rt_sigpending if call.size(1) == KERNEL_SET_BYTES => {
             signals::pending(call.pointer(0), || pass(call)).into()
         }
-        libc::SYS_rt_sigsuspend => signals::with_mask(call.pointer(0), |mask| {
-            call.with(0, mask.expose_provenance()).pass()
+        libc::SYS_rt_sigsuspend if call.size(1) == KERNEL_SET_BYTES => with_mask(call, 0),
+        libc::SYS_ppoll if call.size(4) == KERNEL_SET_BYTES => with_mask(call, 3),
+        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 if call.size(5) == KERNEL_SET_BYTES => {
+            with_mask(call, 4)
+        }
+        libc::SYS_pselect6 => selected(call),
+        libc::SYS_rt_sigtimedwait => {
+            waits::with_set(call.pointer(0), call.pointer(1), |set, info, waits| {
+                let call = call.with(0, set.expose_provenance()).with(1, info.expose_provenance());
+                let at_once = || call.with(2, (&raw const waits::AT_ONCE).expose_provenance());
+                if waits { call } else { at_once() }.pass()
+            })
+        }
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_signalfd => waits::to_descriptor(call.pointer(1), |set| {
+            call.with(1, set.expose_provenance()).pass()
+        }),
+        libc::SYS_signalfd4 => waits::to_descriptor(call.pointer(1), |set| {
+            call.with(1, set.expose_provenance()).pass()
         }),
         _ => return None,
+    })
+}
+
+/// A wait, with the mask that is its argument `at`.
+fn with_mask(call: Call, at: usize) -> c_long {
+    signals::with_mask(call.pointer(at), |mask| call.with(at, mask.expose_provenance()).pass())
+}
+
+/// A wait whose last argument tells where the mask is, and how long.
+fn selected(call: Call) -> c_long {
+    let told: *const u64 = call.pointer(5);
+    let found = if told.is_null() || !signals::is_ours() { None } else { peek::words::<2>(told) };
+    let Some([mask, length]) = found.filter(|&[_, length]| length == KERNEL_SET_BYTES as u64)
+    else {
+        return call.pass();
+    };
+    let mask = ptr::with_exposed_provenance(usize::try_from(mask).unwrap_or(usize::MAX));
+    signals::with_mask(mask, |mask| {
+        let told = [mask.expose_provenance() as u64, length];
+        call.with(5, told.as_ptr().expose_provenance()).pass()
     })
 }
 

@@ -1,4 +1,4 @@
-//! What the program has asked to be done at SIGSEGV, now that the kernel calls us first.
+//! What the program has asked to be done at SIGSEGV, and at the signal that stands in for it, now that the kernel calls us first.
 
 use crate::sys::signal::{self, SignalsBlocked};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -38,12 +38,16 @@ impl SegvAction {
     }
 }
 
-/// Even while nobody writes. A handler, which may take no lock, reads until it has seen the same number before and after.
-static SEQUENCE: AtomicU32 = AtomicU32::new(0);
-static HANDLER: AtomicUsize = AtomicUsize::new(0);
-static FLAGS: AtomicU32 = AtomicU32::new(0);
-static MASK: AtomicU64 = AtomicU64::new(0);
-static RESTORER: AtomicUsize = AtomicUsize::new(0);
+/// An action that is noted.
+#[derive(Debug)]
+pub(super) struct Noted {
+    /// Even while nobody writes. A handler, which may take no lock, reads until it has seen the same number before and after.
+    sequence: AtomicU32,
+    handler: AtomicUsize,
+    flags: AtomicU32,
+    mask: AtomicU64,
+    restorer: AtomicUsize,
+}
 
 /// Held by who writes, with every signal blocked: a handler on its thread would read for ever.
 static WRITING: AtomicBool = AtomicBool::new(false);
@@ -65,15 +69,15 @@ impl Writing {
     }
 
     /// `&mut self`: one at a time.
-    pub(super) fn set(&mut self, action: SegvAction) {
-        let before = SEQUENCE.load(Ordering::Relaxed);
-        SEQUENCE.store(before.wrapping_add(1), Ordering::Relaxed);
+    pub(super) fn set(&mut self, noted: &Noted, action: SegvAction) {
+        let before = noted.sequence.load(Ordering::Relaxed);
+        noted.sequence.store(before.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        HANDLER.store(action.handler, Ordering::Relaxed);
-        FLAGS.store(action.flags.cast_unsigned(), Ordering::Relaxed);
-        MASK.store(action.mask, Ordering::Relaxed);
-        RESTORER.store(action.restorer, Ordering::Relaxed);
-        SEQUENCE.store(before.wrapping_add(2), Ordering::Release);
+        noted.handler.store(action.handler, Ordering::Relaxed);
+        noted.flags.store(action.flags.cast_unsigned(), Ordering::Relaxed);
+        noted.mask.store(action.mask, Ordering::Relaxed);
+        noted.restorer.store(action.restorer, Ordering::Relaxed);
+        noted.sequence.store(before.wrapping_add(2), Ordering::Release);
     }
 }
 
@@ -83,20 +87,32 @@ impl Drop for Writing {
     }
 }
 
-/// What it is now. Async-signal-safe.
-pub(super) fn current() -> SegvAction {
-    loop {
-        let before = SEQUENCE.load(Ordering::Acquire);
-        let action = SegvAction {
-            handler: HANDLER.load(Ordering::Relaxed),
-            flags: FLAGS.load(Ordering::Relaxed).cast_signed(),
-            mask: MASK.load(Ordering::Relaxed),
-            restorer: RESTORER.load(Ordering::Relaxed),
-        };
-        fence(Ordering::Acquire);
-        if before.is_multiple_of(2) && SEQUENCE.load(Ordering::Relaxed) == before {
-            return action;
+impl Noted {
+    pub(super) const fn new() -> Self {
+        Self {
+            sequence: AtomicU32::new(0),
+            handler: AtomicUsize::new(0),
+            flags: AtomicU32::new(0),
+            mask: AtomicU64::new(0),
+            restorer: AtomicUsize::new(0),
         }
-        std::hint::spin_loop();
+    }
+
+    /// What it is now. Async-signal-safe.
+    pub(super) fn current(&self) -> SegvAction {
+        loop {
+            let before = self.sequence.load(Ordering::Acquire);
+            let action = SegvAction {
+                handler: self.handler.load(Ordering::Relaxed),
+                flags: self.flags.load(Ordering::Relaxed).cast_signed(),
+                mask: self.mask.load(Ordering::Relaxed),
+                restorer: self.restorer.load(Ordering::Relaxed),
+            };
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
+                return action;
+            }
+            std::hint::spin_loop();
+        }
     }
 }

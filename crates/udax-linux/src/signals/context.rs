@@ -1,5 +1,6 @@
 //! What the kernel tells a signal handler of the access that failed.
 
+use super::stand_in::{STAND_IN_BIT, stands_in};
 use std::ffi::c_void;
 
 /// Where the thread was, and what it wanted.
@@ -20,11 +21,34 @@ impl Context {
     pub(super) unsafe fn of(context: *const c_void) -> Self {
         // SAFETY: 1: it is what the kernel has put on the stack.
         let context = unsafe { &*context.cast::<libc::ucontext_t>() };
-        // SAFETY: the kernel's set of signals, which it writes at the start of the field, is 64 bits long.
-        let mask = unsafe { (&raw const context.uc_sigmask).cast::<u64>().read() };
+        // SAFETY: as `mask_of` says, of what is borrowed here.
+        let mask = unsafe { mask_of(&raw const *context).read() };
         let (stores, executes) = machine(context);
         Self { stores, executes, mask }
     }
+
+    /// Whether SIGSEGV counts as blocked in it.
+    pub(super) fn is_blocked(&self) -> bool {
+        stands_in() && self.mask & STAND_IN_BIT != 0
+    }
+}
+
+/// Where the kernel's set of signals is, which it writes at the start of the field, and which is 64 bits long.
+fn mask_of(context: *const libc::ucontext_t) -> *const u64 {
+    // SAFETY: no place is read or written.
+    unsafe { (&raw const (*context).uc_sigmask).cast() }
+}
+
+/// Changes the signals that will be blocked when the handler returns.
+///
+/// # Safety
+/// 1. As [`Context::of`].
+pub(super) unsafe fn change_mask(context: *mut c_void, change: fn(u64) -> u64) {
+    let mask = mask_of(context.cast()).cast_mut();
+    // SAFETY: 1: it is what the kernel has put on the stack.
+    let before = unsafe { mask.read() };
+    // SAFETY: as above; it is the handler's to change.
+    unsafe { mask.write(change(before)) };
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -2,52 +2,29 @@
 //!
 //! Async-signal-safe: it takes no lock, allocates nothing, uses no thread-local storage (which may be had at its first use), and leaves `errno` alone.
 
-use super::action::{self, SegvAction, Writing};
-use super::context::Context;
+use super::action::{Noted, SegvAction, Writing};
+use super::context::{self, Context};
 use super::posts::Posts;
+use super::stand_in::{self, STAND_IN, kernel_set, program_set, stands_in};
 use crate::events::{Access, Cause, FaultEvent, Verdict};
 use crate::sys::{mem, signal};
 use libc::{c_int, c_void, siginfo_t};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `SEGV_ACCERR`: there is memory, and it may not be accessed so. Where there is none, it is none of ours.
 const NO_RIGHT: c_int = 2;
 
+/// What the program asks for.
+static OF_SEGV: Noted = Noted::new();
+static OF_STAND_IN: Noted = Noted::new();
+
+fn noted(number: c_int) -> &'static Noted {
+    if number == STAND_IN { &OF_STAND_IN } else { &OF_SEGV }
+}
+
 static INSTALLED: AtomicBool = AtomicBool::new(false);
 
 const SEGV: u64 = signal::bit(libc::SIGSEGV.unsigned_abs());
-
-/// In the kernel's masks it stands for SIGSEGV, where somebody keeps that from being blocked in fact: a signal that Linux never raises. So whether the program has
-/// SIGSEGV blocked is kept and put back with the rest of a mask by whatever does that: a handler's end, siglongjmp(3), setcontext(3), a new thread.
-const STAND_IN: u64 = signal::bit(libc::SIGSTKFLT.unsigned_abs());
-
-/// The set of signals for the kernel, where the program asks for `set`.
-#[must_use]
-pub const fn kernel_set(set: u64) -> u64 {
-    let others = set & !(SEGV | STAND_IN);
-    if set & SEGV == 0 { others } else { others | STAND_IN }
-}
-
-/// The set of signals that the program is to see, where the kernel has `set`.
-#[must_use]
-pub const fn program_set(set: u64) -> u64 {
-    // Whoever names the signal that stands in names them all, and so another that nobody else names.
-    const LIKE_STAND_IN: u64 = signal::bit(libc::SIGPWR.unsigned_abs());
-    let own = if set & LIKE_STAND_IN == 0 { 0 } else { STAND_IN };
-    let segv = if set & STAND_IN == 0 { 0 } else { SEGV };
-    set & !STAND_IN | own | segv
-}
-
-/// What is called when a SIGSEGV was sent while the program has it blocked.
-pub type HeldBack = fn();
-static HELD_BACK: OnceLock<HeldBack> = OnceLock::new();
-
-/// From now on all sets of signals are passed to the kernel by [`kernel_set`]. While SIGSEGV is blocked by that, `held_back` is called for one that was sent, in a
-/// signal handler, and that is left to it; an access ends the process, as the kernel has it. The first one stays.
-pub fn blocked_by_stand_in(held_back: HeldBack) {
-    let _ = HELD_BACK.set(held_back);
-}
 
 /// Has the kernel call us at SIGSEGV from now on; what the program asked for before is kept. Whether that is so now. A service that has its faults by signals
 /// does it too.
@@ -57,14 +34,28 @@ pub fn install() -> bool {
     if INSTALLED.load(Ordering::Relaxed) {
         return true;
     }
-    let Some(before) = register(0) else { return false };
-    writing.set(before);
-    // A handler that was there is to run on the stack that it has asked for.
-    if before.handler > libc::SIG_IGN && register(before.flags).is_none() {
-        return false;
+    let is_ours = note(libc::SIGSEGV, &mut writing);
+    INSTALLED.store(is_ours, Ordering::Release);
+    is_ours
+}
+
+/// From now on all sets of signals are passed to the kernel by [`kernel_set`], and what is asked for at [`STAND_IN`] is told by [`exchange_of`] as well. While SIGSEGV is
+/// blocked by that, one that is sent is sent again as the stand-in, which [`super::sent_with`] tells; an access ends the process, as the kernel has it. Whether that is so now.
+#[must_use]
+pub fn blocked_by_stand_in() -> bool {
+    let mut writing = Writing::begin();
+    if !stands_in() && note(STAND_IN, &mut writing) {
+        stand_in::begin();
     }
-    INSTALLED.store(true, Ordering::Release);
-    true
+    stands_in()
+}
+
+/// Takes a signal, and notes what was to be done at it before. Whether the kernel agrees.
+fn note(number: c_int, writing: &mut Writing) -> bool {
+    let Some(before) = register(number, SegvAction::DEFAULT) else { return false };
+    writing.set(noted(number), before);
+    // A handler that was there is to run on the stack that it has asked for.
+    before.handler <= libc::SIG_IGN || register(number, before).is_some()
 }
 
 /// Whether SIGSEGV is ours, and so the program's wishes about it are to be told by [`exchange`].
@@ -77,12 +68,18 @@ pub fn handles_segv() -> bool {
 ///
 /// Async-signal-safe.
 pub fn exchange(new: Option<SegvAction>) -> SegvAction {
+    exchange_of(libc::SIGSEGV, new)
+}
+
+/// The same for SIGSEGV or [`STAND_IN`].
+///
+/// Async-signal-safe.
+pub fn exchange_of(number: c_int, new: Option<SegvAction>) -> SegvAction {
     let mut writing = Writing::begin();
-    let before = action::current();
+    let before = noted(number).current();
     if let Some(new) = new {
-        writing.set(new.noted());
-        let has_handler = new.handler > libc::SIG_IGN;
-        register(if has_handler { new.flags } else { libc::SA_ONSTACK });
+        writing.set(noted(number), new.noted());
+        register(number, new);
     }
     before
 }
@@ -98,18 +95,21 @@ fn address() -> usize {
     handler as usize
 }
 
-/// Makes ours the kernel's handler, with those of the program's `flags` that the kernel goes by before anybody is called. What was there before; `None`
+/// Makes ours the kernel's handler, with those flags of the program's `action` that the kernel goes by before anybody is called. What was there before; `None`
 /// if the kernel refuses.
-fn register(flags: c_int) -> Option<SegvAction> {
+fn register(number: c_int, action: SegvAction) -> Option<SegvAction> {
+    // Where the program has no handler it is not to notice that there is one.
+    let no_handler = libc::SA_ONSTACK | libc::SA_RESTART;
+    let flags = if action.handler > libc::SIG_IGN { action.flags & no_handler } else { no_handler };
     // SAFETY: all zero is an action: no function, no flags, an empty mask.
     let (mut ours, mut before) = unsafe { std::mem::zeroed::<[libc::sigaction; 2]>() }.into();
     ours.sa_sigaction = address();
-    ours.sa_flags = libc::SA_SIGINFO | (flags & (libc::SA_ONSTACK | libc::SA_RESTART));
+    ours.sa_flags = libc::SA_SIGINFO | flags;
     // Everything waits until we have decided, those of the C library too.
     // SAFETY: the kernel's set is the first 64 bits of the field.
     unsafe { (&raw mut ours.sa_mask).cast::<u64>().write(u64::MAX) };
     // SAFETY: both are actions, borrowed for the call; the handler is one for three arguments, and stays.
-    if unsafe { libc::sigaction(libc::SIGSEGV, &raw const ours, &raw mut before) } != 0 {
+    if unsafe { libc::sigaction(number, &raw const ours, &raw mut before) } != 0 {
         return None;
     }
     // SAFETY: as above.
@@ -119,20 +119,28 @@ fn register(flags: c_int) -> Option<SegvAction> {
 }
 
 extern "C-unwind" fn on_segv(number: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes the description of the signal.
-    let told = unsafe { &*info };
-    let code = told.si_code;
+    // SAFETY: the kernel passes the description of the signal, which is the handler's to change.
+    let told = unsafe { &mut *info };
     // SAFETY: 1: these are the arguments of the handler.
     let seen = unsafe { Context::of(context) };
+    if let Some(code) = stand_in::sent_with(number, told.si_code) {
+        told.si_signo = libc::SIGSEGV;
+        told.si_code = code;
+        return hand_on(told, context, &seen);
+    }
+    let code = told.si_code;
     // Nothing of ours can be executed, nor could be by being served.
-    if code == NO_RIGHT && !seen.executes {
+    if number == libc::SIGSEGV && code == NO_RIGHT && !seen.executes {
         // SAFETY: this code comes with an address.
         let address = unsafe { told.si_addr() }.addr();
         if is_served(address, &seen) {
             return;
         }
     }
-    hand_on(number, info, context, code, &seen);
+    if number == libc::SIGSEGV && code <= 0 && seen.is_blocked() {
+        return stand_in::send_again(told);
+    }
+    hand_on(told, context, &seen);
 }
 
 /// Has the access served, if it is one of ours: then it is to be tried again.
@@ -151,21 +159,20 @@ fn is_served(address: usize, seen: &Context) -> bool {
 }
 
 /// Does what the kernel would have done with the program's own action.
-fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_int, seen: &Context) {
-    let action = action::current();
+fn hand_on(told: &mut siginfo_t, context: *mut c_void, seen: &Context) {
+    let number = told.si_signo;
+    let action = noted(number).current();
     // An access that failed can be neither ignored nor waited with; one that was sent can.
-    let was_sent = code <= 0;
-    let stand_in = HELD_BACK.get();
-    match (stand_in, action.handler) {
-        (Some(held_back), _) if seen.mask & STAND_IN != 0 && was_sent => return held_back(),
-        (Some(_), _) if seen.mask & STAND_IN != 0 => {
-            return signal::take_default_action(libc::SIGSEGV.unsigned_abs());
+    let was_sent = told.si_code <= 0 || number == STAND_IN;
+    match action.handler {
+        _ if !was_sent && seen.is_blocked() => {
+            return signal::take_default_action(number.unsigned_abs());
         }
-        (_, libc::SIG_IGN) if was_sent => return,
-        (_, libc::SIG_DFL | libc::SIG_IGN) => {
-            signal::take_default_action(libc::SIGSEGV.unsigned_abs());
+        libc::SIG_IGN if was_sent => return,
+        libc::SIG_DFL | libc::SIG_IGN => {
+            signal::take_default_action(number.unsigned_abs());
             if was_sent {
-                signal::send_to_this_thread(libc::SIGSEGV.unsigned_abs());
+                signal::send_to_this_thread(number.unsigned_abs());
             }
             // The access is made once more, and ends the process.
             return;
@@ -173,7 +180,7 @@ fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_in
         _ => {}
     }
     if action.flags & libc::SA_RESETHAND != 0 {
-        exchange(Some(SegvAction::DEFAULT));
+        exchange_of(number, Some(SegvAction::DEFAULT));
     }
     type Function = extern "C-unwind" fn(c_int, *mut siginfo_t, *mut c_void);
     let function = std::ptr::with_exposed_provenance::<()>(action.handler);
@@ -181,10 +188,20 @@ fn hand_on(number: c_int, info: *mut siginfo_t, context: *mut c_void, code: c_in
     // in registers.
     let function = unsafe { std::mem::transmute::<*const (), Function>(function) };
     // Ours stays to be had: the program's handler may touch what is served.
-    let itself = if action.flags & libc::SA_NODEFER == 0 { SEGV } else { 0 };
+    let itself =
+        if action.flags & libc::SA_NODEFER == 0 { signal::bit(number.unsigned_abs()) } else { 0 };
     let blocked = kernel_set(action.mask | itself);
     // Nobody would take the stand-in back who does not know of it.
-    let blocked = if stand_in.is_some() { blocked } else { action.mask & !SEGV };
+    let blocked = if stands_in() { blocked } else { action.mask & !SEGV };
     signal::set_mask(seen.mask | blocked);
-    function(number, info, context);
+    if stands_in() {
+        // It sees the mask that comes back with its end as the program's, and may change it.
+        // SAFETY: 1: the handler whose argument it is has not returned.
+        unsafe { context::change_mask(context, program_set) };
+    }
+    function(number, told, context);
+    if stands_in() {
+        // SAFETY: as above.
+        unsafe { context::change_mask(context, kernel_set) };
+    }
 }

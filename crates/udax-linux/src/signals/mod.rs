@@ -7,12 +7,13 @@ mod action;
 mod context;
 mod handler;
 mod posts;
+mod stand_in;
 
 pub use action::{SegvAction, Writing};
 pub use handler::{
-    HeldBack, blocked_by_stand_in, exchange, handles_segv, install, is_our_handler, kernel_set,
-    program_set,
+    blocked_by_stand_in, exchange, exchange_of, handles_segv, install, is_our_handler,
 };
+pub use stand_in::{STAND_IN, kernel_set, program_set, sent_with};
 
 use crate::bounds::Bounds;
 use crate::catcher::Waiting;

@@ -149,6 +149,28 @@ pub(crate) fn send_to_this_thread(number: u32) {
     let _ = unsafe { syscall(k::__NR_tgkill, arguments) };
 }
 
+/// Sends signal `number`, with what is told of another but for its code, which is to be one that the kernel never gives: to this thread, or to the process.
+/// Async-signal-safe.
+pub(crate) fn send_again(number: u32, told: &libc::siginfo_t, code: i32, to_this_thread: bool) {
+    /// So much of a description the kernel keeps; behind that it wants zeros, where it does not know the code.
+    const KEPT_BYTES: usize = 48;
+    const CODE: usize = 8;
+    let mut info = Info([0; 128]);
+    // SAFETY: a description of a signal is 128 bytes, all of which the kernel has written.
+    let bytes = unsafe { &*core::ptr::from_ref(told).cast::<[u8; 128]>() };
+    info.0[..KEPT_BYTES].copy_from_slice(&bytes[..KEPT_BYTES]);
+    info.0[CODE..CODE + 4].copy_from_slice(&code.to_ne_bytes());
+    let at: *const Info = &raw const info;
+    let [process, thread] = [process_id() as usize, thread_id() as usize];
+    let (call, arguments) = if to_this_thread {
+        (k::__NR_rt_tgsigqueueinfo, [process, thread, bits(number), at as usize, 0, 0])
+    } else {
+        (k::__NR_rt_sigqueueinfo, [process, bits(number), at as usize, 0, 0, 0])
+    };
+    // SAFETY: the pointer is to a description of full size, borrowed for the call.
+    let _ = unsafe { syscall(call, arguments) };
+}
+
 /// Ends this thread at once, with nothing cleaned up.
 pub(crate) fn leave_now() -> ! {
     loop {
