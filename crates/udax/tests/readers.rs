@@ -8,9 +8,10 @@ mod fork;
 use common::{PAGE, UNIT};
 use fork::{ended_well, in_child};
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{PipeReader, PipeWriter, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::process::Command;
 use std::sync::Mutex;
 use udax::program::{NativeCalls, Program, Settings};
 
@@ -262,4 +263,33 @@ fn private_copies_are_inherited() {
     ended_well(child);
     assert_eq!((byte_at(copies + UNIT), byte_at(copies + 2 * UNIT)), (5, 0));
     assert!(reads_zeros(shown));
+}
+
+/// A program that is started has the descriptors that were open then, and no lease tells of what it does by them. What it can only read goes on being served.
+#[test]
+fn what_a_started_program_may_write_is_served_no_more() {
+    if common::cannot_serve() {
+        return;
+    }
+    let _alone = ONE_AT_A_TIME.lock().expect("the other test holds");
+    let (dir, parents, mut file) =
+        (tempfile::tempdir_in("/dev/shm").expect("a directory"), program(), nameless());
+    let path = dir.path().join("holes");
+    File::create_new(&path).and_then(|file| file.set_len((UNITS * UNIT) as u64)).expect("made");
+    let reader = File::open(&path).expect("opened");
+    let (read, written) =
+        (mapped(&parents, &reader), mapped_as(&parents, &file, READ_WRITE, SHARED));
+    assert!(reads_zeros(read) && reads_zeros(written));
+    assert_eq!(parents.statistics().files.len(), 2, "the test is about served files");
+    file.seek(SeekFrom::Start(UNIT as u64)).expect("sought");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "printf x"]).stdout(file.try_clone().expect("a second descriptor"));
+    parents.before_spawn();
+    assert!(shell.status().expect("it runs").success());
+    assert_eq!(byte_at(written + UNIT), b'x', "a lost byte");
+    parents.munmap(written, UNITS * UNIT).expect("unmapped");
+    let again = mapped_as(&parents, &file, READ_WRITE, SHARED);
+    assert_eq!(byte_at(again + UNIT), b'x');
+    assert_eq!(parents.statistics().files.len(), 1, "the program may run on, and write");
+    assert!(reads_zeros(read));
 }
