@@ -238,6 +238,39 @@ CASE(futexes_are_the_same_through_two_mappings) {
     }
 }
 
+static uint32_t is_waiting;
+
+static void *only_wait_for_word(void *argument) {
+    uint32_t *word = argument;
+    __atomic_store_n(&is_waiting, 1, __ATOMIC_SEQ_CST);
+    while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == 0)
+        futex(word, FUTEX_WAIT, 0);
+    return NULL;
+}
+
+/* Who waits has stored nothing, and neither has anybody else before it is found through the other mapping. */
+CASE(who_waits_in_a_page_of_zeros_is_found_through_another_mapping) {
+    hole();
+    bytes other = map_skewed(fd, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, PAGE);
+    for (size_t n = 0; n < 16; n++) {
+        uint32_t *word = (uint32_t *)(at + n * 61 * PAGE), *same = (uint32_t *)(other + n * 61 * PAGE);
+        if (n % 2)
+            CHECK_EQUAL(*word + *same, 0);
+        is_waiting = 0;
+        pthread_t thread;
+        CHECK_EQUAL(pthread_create(&thread, NULL, only_wait_for_word, word), 0);
+        while (__atomic_load_n(&is_waiting, __ATOMIC_SEQ_CST) == 0)
+            sched_yield();
+        long woken;
+        while ((woken = futex(same, FUTEX_WAKE, 1)) == 0)
+            sched_yield();
+        CHECK_EQUAL(woken, 1);
+        __atomic_store_n(same, 1, __ATOMIC_SEQ_CST);
+        futex(same, FUTEX_WAKE, 1000);
+        pthread_join(thread, NULL);
+    }
+}
+
 CASE(futexes_in_a_hole_wake_processes) {
     hole();
     uint32_t *word = (uint32_t *)(at + 3 * UNIT);
@@ -315,11 +348,14 @@ CASE(who_waits_in_a_hole_holds_nobody_up) {
     uint32_t *word = (uint32_t *)(at + UNIT);
     pthread_t thread;
     CHECK_EQUAL(pthread_create(&thread, NULL, wait_privately, word), 0);
+    /* Once it can be sent elsewhere, it sleeps. */
+    uint32_t elsewhere = 0;
+    while (MUST(syscall(SYS_futex, word, FUTEX_REQUEUE | FUTEX_PRIVATE_FLAG, 0, 1, &elsewhere, 0)) == 0)
+        sched_yield();
     unmap(other, FILE_BYTES);
     at[3 * UNIT] = 1;
     MUST(msync((void *)at, FILE_BYTES, MS_SYNC));
-    while (futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1) == 0)
-        sched_yield();
+    CHECK_EQUAL(futex(&elsewhere, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1), 1);
     pthread_join(thread, NULL);
     CHECK_EQUAL(*word, 0);
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));

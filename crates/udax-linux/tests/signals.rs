@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use udax_core::{AddressSpace, Order, PageRange};
+use udax_linux::segv::{self, SegvAction};
 use udax_linux::{Access, HandoverWay, Prot, RunState, Sharing, Verdict, probe};
 
 #[test]
@@ -287,6 +288,10 @@ fn a_fault_that_nobody_serves_any_more_ends_the_process() {
 #[test]
 fn what_is_free_and_can_be_had_is_tried_again() {
     alone("what_is_free_and_can_be_had_is_tried_again", || {
+        static HANDED_ON: AtomicUsize = AtomicUsize::new(0);
+        extern "C" fn hand_on(_number: i32) {
+            HANDED_ON.fetch_add(1, Ordering::Relaxed);
+        }
         let file = TempFile::sparse(HUGE);
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -295,9 +300,13 @@ fn what_is_free_and_can_be_had_is_tried_again() {
             protect(fault.address, BOTH);
             Verdict::Free
         });
+        let function: extern "C" fn(i32) = hand_on;
+        let handler = function as usize;
+        segv::exchange(Some(SegvAction { handler, flags: 0, mask: 0, restorer: 0 }));
         protect(mapped.address() + PAGE, NONE);
         mapped.store(PAGE, b"had");
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert_eq!(HANDED_ON.load(Ordering::Relaxed), 0);
     });
 }
 

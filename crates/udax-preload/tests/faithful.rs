@@ -3,6 +3,7 @@
 //! One C program makes every call that is interposed (tests/programs/calls.c), with good arguments and bad ones; another writes
 //! a mapped file in every way that does not look like a write (writers.c).
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -208,5 +209,30 @@ fn statistics_are_reported_as_asked() {
     command.args(["-c", "exit 6"]).env("UDAX_STATS", "2");
     let output = preloaded(&mut command).output().expect("bash runs");
     assert!(output.stderr.is_empty(), "bash has mapped no file");
+    let _ = fs::remove_dir_all(directory);
+}
+
+/// Nothing tells a program, so the statistics do: its parent has no fault to report.
+#[test]
+fn a_child_of_fork_is_served() {
+    if let Err(why) = udax_linux::probe().engine() {
+        let _ = writeln!(std::io::stderr(), "SKIPPED a_child_of_fork_is_served: {why}");
+        return;
+    }
+    let directory = fresh("child");
+    let report = directory.join("statistics.json");
+    // In memory, whatever the directory is in.
+    let holes = PathBuf::from(format!("/dev/shm/udax-preload-{}-child", std::process::id()));
+    let mut command = Command::new(compile("child"));
+    command.arg(&holes).env("UDAX_STATS", &report);
+    let output = preloaded(&mut command).output().expect("it runs");
+    let _ = fs::remove_file(&holes);
+    assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = fs::read_to_string(&report).expect("statistics have been written");
+    let reports: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let [child, parent] = &*reports else { panic!("two processes report: {lines}") };
+    assert_eq!(parent["faults"], 0, "{lines}");
+    assert_ne!(child["faults"], 0, "{lines}");
     let _ = fs::remove_dir_all(directory);
 }

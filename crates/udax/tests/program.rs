@@ -232,6 +232,32 @@ fn what_lies_before_a_mapping_without_the_right_to_store_gets_it() {
     assert!(may_be_stored_to(before) && !may_be_stored_to(mapping));
 }
 
+/// A mapping of less than 2 MiB is the kernel's: what is stored there comes without a fault.
+#[test]
+fn who_stores_already_is_found_when_a_file_comes_into_service() {
+    const SHARED: i32 = 1;
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let file = sparse(dir.path());
+    // SAFETY: the calls below change memory of this test's own.
+    let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+    let map = |length, offset| {
+        program.mmap(0, length, READ_WRITE, SHARED, file.as_raw_fd(), offset).expect("mapped")
+    };
+    let small = map(4096, UNIT as i64);
+    assert!(program.statistics().files.is_empty());
+    let shown = map(4 * UNIT, 0);
+    assert_eq!(program.statistics().files.len(), 1, "the test is about a served file");
+    // SAFETY: mapped, and there is no reference to it.
+    let load = || unsafe { std::ptr::with_exposed_provenance::<u8>(shown + UNIT).read_volatile() };
+    assert_eq!(load(), 0);
+    // SAFETY: the same.
+    unsafe { std::ptr::with_exposed_provenance_mut::<u8>(small).write_volatile(7) };
+    assert_eq!(load(), 7, "an old zero");
+}
+
 /// A private mapping in parts is moved part by part. What fails when the last has gone is undone: the file cannot be mapped behind them.
 #[test]
 fn a_private_mapping_that_cannot_grow_stays_where_it_is() {
@@ -272,6 +298,7 @@ fn a_private_mapping_that_cannot_grow_stays_where_it_is() {
         store(usize::from(unit) * UNIT + 5, unit + 1);
     }
     udax_linux::inject::now();
+    let reserved = bytes_without_rights();
     for _ in 0..2 {
         let refused = program.mremap(at, length, 2 * length, MAY_MOVE, 0);
         assert_eq!(refused, Err(Errno::NOMEM));
@@ -280,6 +307,22 @@ fn a_private_mapping_that_cannot_grow_stays_where_it_is() {
             store(usize::from(unit) * UNIT + 6, unit);
         }
     }
+    let grown = bytes_without_rights().saturating_sub(reserved);
+    assert!(grown < UNIT, "{grown} bytes are left where it was to go");
+}
+
+/// How much of this process's addresses is taken without any rights.
+fn bytes_without_rights() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("proc is mounted");
+    let without = maps.lines().filter(|line| line.contains(" ---p "));
+    without
+        .map(|line| {
+            let (start, rest) = line.split_once('-').expect("a range");
+            let end = rest.split(' ').next().expect("its end");
+            let parse = |text| usize::from_str_radix(text, 16).expect("a number");
+            parse(end) - parse(start)
+        })
+        .sum()
 }
 
 /// Other threads may be using what is mapped, touched or not, and are to find either mapping, and nothing in between. Where nothing may be accessed nobody can.
