@@ -48,7 +48,7 @@ impl Refusal {
     /// The reason in a few words, the same for the same reason.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Closed => "a child of a fork that was made unseen, or a process that writes unseen",
+            Self::Closed => "a process that forks or writes unseen",
             Self::NoEngine(_) => "userfaultfd is refused",
             Self::Descriptor(_) => "the descriptor cannot be looked at",
             Self::Filesystem => "not a regular file of ext2/3/4, XFS, btrfs or tmpfs",
