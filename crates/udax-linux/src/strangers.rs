@@ -242,7 +242,7 @@ fn parse(line: &str) -> Option<Found> {
 #[cfg(fuzzing)]
 pub fn any_line(line: &str) -> Option<(std::ops::Range<usize>, bool, bool, u64, u64)> {
     parse(line).map(|found| {
-        let Found { addresses, may_be_stored_to, is_shared, offset_bytes, ino } = found;
+        let Found { addresses, may_be_stored_to, is_shared, offset_bytes, ino, .. } = found;
         (addresses, is_shared, may_be_stored_to, offset_bytes, ino)
     })
 }
