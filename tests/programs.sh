@@ -69,7 +69,10 @@ compare() {
     for entry in "${places[@]}"; do
         place=${entry%%:*} directory=${entry#*:}/program
         run plain "$directory" "$filter" "$@"
-        if ! tail -n 1 "$work/plain.out" | grep -qx 'exit code 0'; then
+        if grep -q 'setup failed, errno=1 ' "$work/plain.raw"; then
+            skip "$name on $place: $(grep -o '[^:]*setup failed.*' "$work/plain.raw")"
+            continue
+        elif ! tail -n 1 "$work/plain.out" | grep -qx 'exit code 0'; then
             fail "$name on $place does not even run plainly" "$work/plain.raw" "$work/plain.err"
             continue
         fi
