@@ -54,15 +54,18 @@ pub(crate) fn with_words(
     if is_private && of_first == Use::Read { reading(first, call) } else { call() }
 }
 
-/// The word is made ready to be read, and may be taken back from then on: the call may wait for ever, and nothing can be held over that. Before it waits it has
+/// A word that cannot be read is made ready, and may be taken back from then on: the call may wait for ever, and nothing can be held over that. Before it waits it has
 /// read the word, and does not look at it again.
+///
+/// Not before the call has been refused: the locks of this library wait by this number too, also those that are needed to make memory ready.
 fn reading(word: usize, call: impl Fn() -> c_long) -> c_long {
     for _ in 0..buffers::PATIENCE {
-        let prepared = prepare(word, WORD_BYTES, Access::Read);
-        let is_ours = prepared.is_some();
-        drop(prepared);
         let answer = call();
-        if answer != -1 || !is_ours || errno::get() != libc::EFAULT {
+        if answer != -1 || errno::get() != libc::EFAULT {
+            return answer;
+        }
+        if prepare(word, WORD_BYTES, Access::Read).is_none() {
+            errno::set(libc::EFAULT);
             return answer;
         }
     }
