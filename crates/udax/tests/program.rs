@@ -324,3 +324,26 @@ fn bytes_without_rights() -> usize {
         })
         .sum()
 }
+
+/// Other threads may be using what is mapped, touched or not, and are to find either mapping, and nothing in between. Where nothing may be accessed nobody can.
+#[test]
+fn a_mapping_over_a_served_one_comes_in_one_act_unless_nobody_may_access_that() {
+    const FIXED: i32 = 0x10;
+    if common::cannot_serve() {
+        return;
+    }
+    for (rights, is_served) in [(READ_WRITE, false), (1, false), (0, true)] {
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let file = sparse(dir.path());
+        let fd = file.as_raw_fd();
+        // SAFETY: the calls below map a file of this test's own where the kernel chooses, and over that.
+        let program = Program::new(unsafe { NativeCalls::new() }, Settings::default());
+        let at = program.mmap(0, 4 * UNIT, READ_WRITE, SHARED, fd, 0).expect("mapped");
+        assert_eq!(program.statistics().files.len(), 1, "the test is about a served file");
+        program.mprotect(at, 4 * UNIT, rights).expect("allowed");
+        let offset = i64::try_from(4 * UNIT).expect("a small number");
+        let again = program.mmap(at, 4 * UNIT, READ_WRITE, SHARED | FIXED, fd, offset);
+        assert_eq!(again, Ok(at));
+        assert_eq!(program.statistics().files.len() == 1, is_served, "over rights {rights}");
+    }
+}

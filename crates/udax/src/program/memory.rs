@@ -160,13 +160,21 @@ impl Program {
         }
         // Not started for this: the stacks of its threads might come to lie where the program is about to map.
         let Some(service) = self.runtime.running() else { return false };
-        let live = crate::descriptors::is_accessible(service, &asked.addresses(asked.address));
+        let addresses = asked.addresses(asked.address);
+        let live = self.may_be_served_faults(&addresses)
+            || crate::descriptors::is_accessible(service, &addresses);
         if let (true, true, Ok(offset)) = (live, asked.reaches_file(), u64::try_from(asked.offset))
         {
             let pages = PageRange::of_bytes(offset, page_up(asked.length) as u64);
             self.runtime.mapped_natively(asked.fd, pages);
         }
         live
+    }
+
+    /// Whether the program may access what is served there: where faults come by signals, a trap looks like memory that nobody may.
+    fn may_be_served_faults(&self, addresses: &Range<usize>) -> bool {
+        let _signals = SignalsBlocked::new();
+        self.runtime.state.regions().over(addresses).any(|region| region.area().prot().bits() != 0)
     }
 
     fn adopt(&self, asked: &Asked, at: usize, sharing: Sharing) {
