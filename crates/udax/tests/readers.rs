@@ -98,6 +98,19 @@ fn hear(end: &mut PipeReader) -> bool {
     end.read_exact(&mut [0]).is_ok()
 }
 
+/// A way to tell the other side of a fork something, and one to be told.
+fn both_ways() -> ((PipeReader, PipeWriter), (PipeReader, PipeWriter)) {
+    (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"))
+}
+
+/// Somebody whom nobody serves opens the file and writes what is loaded at `start`, where zero was loaded before.
+fn is_seen_of_a_writer(path: &std::path::Path, start: usize) {
+    assert_eq!(byte_at(start + UNIT), 0);
+    let writer = std::fs::OpenOptions::new().write(true).open(path).expect("opened");
+    writer.write_all_at(&[7], UNIT as u64).expect("written");
+    assert_eq!(byte_at(start + UNIT), 7, "an old zero in the parent");
+}
+
 /// Each has a lease of its own, and is asked. The writer is a third, which nobody serves.
 #[test]
 fn who_writes_is_held_up_by_parent_and_child() {
@@ -110,8 +123,7 @@ fn who_writes_is_held_up_by_parent_and_child() {
     File::create_new(&path).and_then(|file| file.set_len((UNITS * UNIT) as u64)).expect("made");
     let reader = File::open(&path).expect("opened");
     let start = mapped(&parents, &reader);
-    let ((mut child_hears, mut told), (mut hears, mut child_tells)) =
-        (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let ((mut child_hears, mut told), (mut hears, mut child_tells)) = both_ways();
     let mut fork = Some(parents.before_fork());
     let child = in_child(|| {
         let (anew, signals) = parents.in_child(fork.take().expect("held"));
@@ -122,10 +134,7 @@ fn who_writes_is_held_up_by_parent_and_child() {
     fork.take().expect("held").parent();
     drop((child_tells, child_hears));
     assert!(hears.read_exact(&mut [0]).is_ok(), "the child is there");
-    assert_eq!(byte_at(start + UNIT), 0);
-    let writer = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
-    writer.write_all_at(&[7], UNIT as u64).expect("written");
-    assert_eq!(byte_at(start + UNIT), 7, "an old zero in the parent");
+    is_seen_of_a_writer(&path, start);
     assert!(say(&mut told));
     ended_well(child);
 }
@@ -149,8 +158,7 @@ fn a_child_that_maps_its_parents_descriptor_leaves_its_parent_the_lease() {
     another.set_len((UNITS * UNIT) as u64).expect("a length");
     another.write_all_at(&[9], UNIT as u64).expect("written");
     drop(another);
-    let ((mut child_hears, mut told), (mut hears, mut child_tells)) =
-        (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let ((mut child_hears, mut told), (mut hears, mut child_tells)) = both_ways();
     let mut fork = Some(parents.before_fork());
     let child = in_child(|| {
         let (anew, signals) = parents.in_child(fork.take().expect("held"));
@@ -164,10 +172,7 @@ fn a_child_that_maps_its_parents_descriptor_leaves_its_parent_the_lease() {
     fork.take().expect("held").parent();
     drop((child_tells, child_hears));
     assert!(hears.read_exact(&mut [0]).is_ok(), "the child is there");
-    assert_eq!(byte_at(start + UNIT), 0);
-    let writer = std::fs::OpenOptions::new().write(true).open(&later).expect("opened");
-    writer.write_all_at(&[7], UNIT as u64).expect("written");
-    assert_eq!(byte_at(start + UNIT), 7, "an old zero in the parent");
+    is_seen_of_a_writer(&later, start);
     assert!(say(&mut told));
     ended_well(child);
 }
@@ -183,8 +188,7 @@ fn what_may_be_written_is_shown_natively_on_both_sides() {
     let start = mapped_as(&parents, &file, READ_WRITE, SHARED);
     assert!(reads_zeros(start));
     assert_eq!(parents.statistics().files.len(), 1, "the test is about a served file");
-    let ((mut child_hears, mut told), (mut hears, mut child_tells)) =
-        (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let ((mut child_hears, mut told), (mut hears, mut child_tells)) = both_ways();
     let mut fork = Some(parents.before_fork());
     let child = in_child(|| {
         let (_anew, signals) = parents.in_child(fork.take().expect("held"));
@@ -212,8 +216,7 @@ fn what_was_open_to_be_written_is_served_on_neither_side() {
     }
     let _alone = ONE_AT_A_TIME.lock().expect("the other test holds");
     let (file, parents) = (nameless(), program());
-    let ((mut child_hears, mut told), (mut hears, mut child_tells)) =
-        (std::io::pipe().expect("a pipe"), std::io::pipe().expect("a pipe"));
+    let ((mut child_hears, mut told), (mut hears, mut child_tells)) = both_ways();
     let mut fork = Some(parents.before_fork());
     let child = in_child(|| {
         let (anew, signals) = parents.in_child(fork.take().expect("held"));
