@@ -5,22 +5,18 @@
     tests/mutants.py --shard 0/10       options of `cargo mutants`
     tests/mutants.py --iterate          only what was not caught in the run before, with its results added
 
-The engine is built a thousand times, so the tests of udax-sim are put into one program first, in a copy (target/mutation/copy): as one program each they
-take five times as long to build. Nextest runs them, and stops at the first that fails. `cargo install cargo-mutants cargo-nextest` makes both commands.
+It happens in a copy (target/mutation/copy). Nextest runs the tests, and stops at the first that fails. `cargo install cargo-mutants cargo-nextest` makes both commands.
 Results are in target/mutation/mutants.out; at the end there is the score, and what was missed.
 """
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PLACE = ROOT / "target/mutation"
-# What several of the programs share.
-SHARED = ["common", "common_b", "machine_run"]
 
 
 def copy_repository(to):
@@ -32,23 +28,6 @@ def copy_repository(to):
         if name and (ROOT / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, to / name)
-
-
-def merge_tests(tests):
-    """Makes one program, `all`, of those in `tests`."""
-    names = sorted(path.stem for path in tests.glob("*.rs"))
-    (tests / "all").mkdir()
-    for name in SHARED:
-        (tests / name).rename(tests / "all" / name)
-    for name in names:
-        text = (tests / f"{name}.rs").read_text()
-        for shared in SHARED:
-            text = text.replace(f"\nmod {shared};\n", "\n")
-            text = re.sub(rf"(?<![\w:]){shared}::", f"crate::{shared}::", text)
-        (tests / "all" / f"{name}.rs").write_text(text)
-        (tests / f"{name}.rs").unlink()
-    modules = "".join(f"mod {name};\n" for name in SHARED + names)
-    (tests / "all/main.rs").write_text(f"#![allow(missing_docs, dead_code, unused_imports, reason = \"put together\")]\n{modules}")
 
 
 def score(outcomes):
@@ -70,7 +49,6 @@ def main():
         print(__doc__)
         return
     copy_repository(PLACE / "copy")
-    merge_tests(PLACE / "copy/crates/udax-sim/tests")
     # A few seeds of the torture are enough here.
     environment = {**os.environ, "NEXTEST_PROFILE": "mutants", "UDAX_TORTURE_SEEDS": "10"}
     subprocess.run(["cargo", "mutants", "-d", "copy", "-p", "udax-core", "--test-package", "udax-core", "--test-package", "udax-sim",

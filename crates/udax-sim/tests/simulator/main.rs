@@ -1,0 +1,37 @@
+//! The engine on the simulator, and the simulator itself. One program: the engine is compiled for it once.
+
+mod collapse;
+mod engine;
+mod engine_ahead;
+mod engine_grab;
+mod engine_install;
+mod engine_invariants;
+mod engine_remove;
+mod engine_transitions;
+mod engine_wakeups;
+mod fs;
+mod interrupt;
+mod io_path;
+mod journalled;
+mod known_extents;
+mod machine;
+mod machine_run;
+mod map_sync;
+mod media;
+mod outcome_matrix;
+mod pitfalls_collisions;
+mod pitfalls_dirty;
+mod pitfalls_errors;
+mod pitfalls_locks;
+mod pitfalls_removal;
+mod pitfalls_stale;
+mod pmd_fault;
+mod pte_fault;
+mod recordings;
+mod reflink;
+mod rig;
+mod scenarios;
+mod sched;
+mod torture;
+mod trace_events;
+mod writeback;
