@@ -222,3 +222,52 @@ CASE(a_child_that_ends_amid_faults) {
     use_a_file("of-the-parent");
     forget("of-the-child");
 }
+
+/* A mapping on one side of `place`, as near as there is room. */
+static bytes map_beside(uintptr_t place, int fd, int is_above) {
+    for (uintptr_t step = 1; step < 1024; step++) {
+        uintptr_t wanted = (place & ~(UNIT - 1)) + (is_above ? step : -step) * 32 * UNIT;
+        void *got = mmap((void *)wanted, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(got != MAP_FAILED);
+        if (is_above ? (uintptr_t)got > place : (uintptr_t)got < place)
+            return got;
+        unmap(got, FILE_BYTES);
+    }
+    CHECK(0);
+    return NULL;
+}
+
+static void *fork_between_mappings(void *unused) {
+    void *own = malloc(64); /* of a heap of this thread's, which is where its other memory will be */
+    int fds[2] = {sparse_file("below", FILE_BYTES), sparse_file("above", FILE_BYTES)};
+    for (int round = 0; round < 8; round++) {
+        bytes at[2];
+        for (int n = 0; n < 2; n++) {
+            at[n] = map_beside((uintptr_t)own, fds[n], n);
+            CHECK_EQUAL(touch(at[n], FILE_BYTES), 0);
+        }
+        pid_t child = MUST(fork());
+        if (child == 0) {
+            at[0][UNIT] = at[1][UNIT] = 1;
+            _exit(0);
+        }
+        CHECK_EQUAL(end_of(child), 0);
+        for (int n = 0; n < 2; n++) {
+            const char *name = n ? "above" : "below";
+            CHECK_EQUAL(at[n][UNIT], 1);
+            unmap(at[n], FILE_BYTES);
+            close(fds[n]);
+            MUST(unlink(name));
+            fds[n] = sparse_file(name, FILE_BYTES); /* what a child may write is served no more */
+        }
+    }
+    free(own);
+    return unused;
+}
+
+/* Its memory lies where faults are served, as far as two bounds can tell: it may not be waited for as if it were mapped from a file. */
+CASE(a_thread_forks_whose_memory_lies_between_mappings) {
+    pthread_t thread;
+    CHECK_EQUAL(pthread_create(&thread, NULL, fork_between_mappings, NULL), 0);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+}
