@@ -66,6 +66,39 @@ CASE(no_descriptor_left_before_mapping) {
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
 
+/* What the child has open as well has to be listed, which takes a descriptor. Nobody may be shown zeros where the child has written. */
+static void fork_without_descriptors(rlim_t most) {
+    touched_hole();
+    int to_child[2], to_parent[2];
+    MUST(pipe(to_child));
+    MUST(pipe(to_parent));
+    struct rlimit before, few;
+    MUST(getrlimit(RLIMIT_NOFILE, &before));
+    few = (struct rlimit){most, before.rlim_max};
+    MUST(setrlimit(RLIMIT_NOFILE, &few));
+    while (dup(fd) >= 0)
+        continue;
+    pid_t child = MUST(fork());
+    char word = 0;
+    if (child == 0) {
+        CHECK_EQUAL(read(to_child[0], &word, 1), 1);
+        CHECK_EQUAL(pwrite(fd, "w", 1, 12 * UNIT), 1);
+        CHECK_EQUAL(write(to_parent[1], &word, 1), 1);
+        _exit(0);
+    }
+    MUST(setrlimit(RLIMIT_NOFILE, &before));
+    unmap(at, FILE_BYTES);
+    at = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    CHECK_EQUAL(write(to_child[1], "!", 1), 1);
+    CHECK_EQUAL(read(to_parent[0], &word, 1), 1);
+    CHECK_EQUAL(at[12 * UNIT], 'w');
+    CHECK_EQUAL(end_of(child), 0);
+}
+
+CASE(a_fork_with_no_descriptor_left) { fork_without_descriptors(64); }
+CASE(a_fork_with_no_descriptor_to_be_had) { fork_without_descriptors(0); }
+
 /* ---- address space ---- */
 
 CASE(no_address_space_left_after_mapping) {

@@ -1,7 +1,10 @@
 /* fork, vfork, spawn, exec: children see what their parents store, and the other way round. */
 #include "check.h"
 #include <pthread.h>
+#include <linux/capability.h>
 #include <spawn.h>
+#include <sys/fsuid.h>
+#include <sys/syscall.h>
 
 #define FILE_BYTES (8 * UNIT)
 
@@ -345,3 +348,54 @@ CASE(fork_handlers_may_touch_mappings) {
     CHECK_EQUAL(at[3 * UNIT], 3);
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
+
+/* A lease is given back by the file's owner, or by who has the right to any: by neither, once those rights are given up. Then whoever opens the file would
+   wait until the kernel takes it, which is longer than a case may last. */
+static void be_told_without_rights(long give_up(void)) {
+    if (geteuid() != 0) {
+        say("SKIPPED: there are no rights to give up");
+        return;
+    }
+    struct turn turn;
+    open_turn(&turn);
+    pid_t stranger = MUST(fork());
+    if (stranger == 0) {
+        await(turn.to_child[0]);
+        int opened = open("file", O_RDWR);
+        CHECK_EQUAL(pwrite(opened, "w", 1, 3 * UNIT), 1);
+        tell(turn.to_parent[1]);
+        _exit(0);
+    }
+    touched_hole();
+    CHECK_EQUAL(give_up(), 0);
+    tell(turn.to_child[1]);
+    await(turn.to_parent[0]);
+    CHECK_EQUAL(at[3 * UNIT], 'w');
+    CHECK_EQUAL(touch(at + 4 * UNIT, 4 * UNIT), 0);
+    at[5 * UNIT] = 5;
+    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+    CHECK_EQUAL(end_of(stranger), 0);
+}
+
+#define NOBODY 65534
+static long by_setuid(void) { return setuid(NOBODY); }
+static long by_seteuid(void) { return seteuid(NOBODY); }
+static long by_setreuid(void) { return setreuid(NOBODY, NOBODY); }
+static long by_setresuid(void) { return setresuid(NOBODY, NOBODY, NOBODY); }
+static long by_setfsuid(void) { return setfsuid(NOBODY); }
+static long by_number(void) { return syscall(SYS_setresuid, NOBODY, NOBODY, NOBODY); }
+
+CASE(a_program_that_becomes_another_user) { be_told_without_rights(by_setuid); }
+CASE(a_program_whose_effective_user_is_another) { be_told_without_rights(by_seteuid); }
+CASE(a_program_that_sets_two_users) { be_told_without_rights(by_setreuid); }
+CASE(a_program_that_sets_three_users) { be_told_without_rights(by_setresuid); }
+CASE(a_program_that_uses_files_as_another_user) { be_told_without_rights(by_setfsuid); }
+CASE(a_thread_that_becomes_another_user) { be_told_without_rights(by_number); }
+
+static long by_capset(void) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct none[2] = {0};
+    MUST(fchown(fd, NOBODY, NOBODY));
+    return syscall(SYS_capset, &header, none);
+}
+CASE(a_program_that_gives_up_its_capabilities) { be_told_without_rights(by_capset); }

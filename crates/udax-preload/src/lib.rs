@@ -23,6 +23,7 @@ mod descriptors;
 mod errno;
 mod execute;
 mod futex;
+mod identity;
 mod init;
 mod layout;
 mod locking;

@@ -6,7 +6,7 @@ use crate::errno;
 use libc::{
     FILE, aiocb, c_char, c_int, c_long, c_uint, c_ulong, c_void, epoll_event, iovec, loff_t,
     mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, posix_spawn_file_actions_t, posix_spawnattr_t,
-    sigevent, sighandler_t, size_t, sockaddr, socklen_t, ssize_t, stack_t, timespec,
+    sigevent, sighandler_t, size_t, sockaddr, socklen_t, ssize_t, stack_t, timespec, uid_t,
 };
 use std::ffi::CStr;
 use std::ptr;
@@ -181,6 +181,10 @@ real! {
     popen = POPEN c"popen" (command: *const c_char, mode: *const c_char) -> *mut FILE, or ptr::null_mut();
     wordexp = WORDEXP c"wordexp" (words: *const c_char, expansion: *mut c_void, flags: c_int) -> c_int, or libc::ENOSYS;
     clone = CLONE c"clone" (start: Start, stack: *mut c_void, flags: c_int, argument: *mut c_void, parent_tid: *mut c_void, tls: *mut c_void, child_tid: *mut c_void) -> c_int, or -1;
+    setuid = SETUID c"setuid" (user: uid_t) -> c_int, or -1;
+    seteuid = SETEUID c"seteuid" (user: uid_t) -> c_int, or -1;
+    setreuid = SETREUID c"setreuid" (user: uid_t, effective: uid_t) -> c_int, or -1;
+    setresuid = SETRESUID c"setresuid" (user: uid_t, effective: uid_t, saved: uid_t) -> c_int, or -1;
     // Asynchronous I/O.
     aio_write = AIO_WRITE c"aio_write" (request: *mut aiocb) -> c_int, or -1;
     lio_listio = LIO_LISTIO c"lio_listio" (mode: c_int, requests: *const *mut aiocb, count: c_int, event: *mut sigevent) -> c_int, or -1;

@@ -18,13 +18,17 @@ pub(crate) struct OpenFile {
 }
 
 /// The regular files that the program has open. /proc/self is the program's own table, also when a service thread looks.
-pub(crate) fn open_files() -> Vec<OpenFile> {
+///
+/// # Errors
+/// Of open(2) and getdents64(2): no descriptor left, above all. Nothing is known then.
+pub(crate) fn open_files() -> Result<Vec<OpenFile>, rustix::io::Errno> {
     let mut files = Vec::new();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(dir) = rustix::fs::open("/proc/self/fd", flags, Mode::empty()) else { return files };
+    let dir = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut entries = RawDir::new(&dir, &mut buffer);
-    while let Some(Ok(entry)) = entries.next() {
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
         let Some(fd) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) else {
             continue;
         };
@@ -40,7 +44,7 @@ pub(crate) fn open_files() -> Vec<OpenFile> {
             files.push(OpenFile { fd, key, can_write });
         }
     }
-    files
+    Ok(files)
 }
 
 /// The file behind a descriptor, if it is a regular one.
@@ -69,9 +73,11 @@ pub(crate) fn name_of(fd: i32) -> String {
 /// The file pages of all shared mappings of inode `ino` in this process, whoever made them. The device is not compared: btrfs
 /// shows another here than stat(2) does. A stranger with the same number merely costs a hole its zeros.
 ///
-/// `except` is left out: the mapping that is about to be served.
+/// `except` is left out: the mapping that is about to be served. Where the mappings cannot be read it is all of the file.
 pub(crate) fn mapped_shared(service: &Service, ino: u64, except: &Range<usize>) -> Vec<PageRange> {
-    let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
+    let Ok(maps) = service.with_descriptors(|| read_all("/proc/self/maps")) else {
+        return vec![PageRange::of_bytes(0, i64::MAX.unsigned_abs())];
+    };
     // Few lines of thousands have the number in them at all.
     let number = format!(" {ino} ");
     let lines = maps.split(|&byte| byte == b'\n').filter(|line| contains(line, number.as_bytes()));
@@ -87,13 +93,15 @@ pub(crate) fn has_room_for_mappings(service: &Service) -> bool {
     const USUAL_LIMIT: usize = 65_530;
     let (maps, limit) = service
         .with_descriptors(|| (read_all("/proc/self/maps"), read_all("/proc/sys/vm/max_map_count")));
+    let Ok(maps) = maps else { return false };
+    let limit = limit.unwrap_or_default();
     let limit = String::from_utf8_lossy(&limit).trim().parse().unwrap_or(USUAL_LIMIT);
     maps.iter().filter(|&&byte| byte == b'\n').count() < limit / 2
 }
 
 /// The rights of the mapping at `address`, as mprotect(2) has them.
 pub(crate) fn rights_at(service: &Service, address: usize) -> Option<i32> {
-    let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
+    let maps = service.with_descriptors(|| read_all("/proc/self/maps")).ok()?;
     rights_in(&String::from_utf8_lossy(&maps), address)
 }
 
@@ -104,10 +112,10 @@ fn rights_in(maps: &str, address: usize) -> Option<i32> {
     Some(i32::from(has('r')) | i32::from(has('w')) << 1 | i32::from(has('x')) << 2)
 }
 
-/// Whether anything in `addresses` can be loaded from or stored to.
+/// Whether anything in `addresses` can be loaded from or stored to, as far as can be told.
 pub(crate) fn is_accessible(service: &Service, addresses: &Range<usize>) -> bool {
     let maps = service.with_descriptors(|| read_all("/proc/self/maps"));
-    accessible_in(&String::from_utf8_lossy(&maps), addresses)
+    maps.map_or(true, |maps| accessible_in(&String::from_utf8_lossy(&maps), addresses))
 }
 
 fn accessible_in(maps: &str, addresses: &Range<usize>) -> bool {
@@ -180,16 +188,15 @@ pub mod fuzzing {
     }
 }
 
-fn read_all(path: &str) -> Vec<u8> {
-    let mut all = Vec::new();
-    let Ok(file) = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
-        return all;
-    };
-    let mut part = vec![0; 64 << 10];
-    while let Ok(count @ 1..) = rustix::io::read(&file, &mut part) {
-        all.extend_from_slice(&part[..count]);
+fn read_all(path: &str) -> Result<Vec<u8>, rustix::io::Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let (mut all, mut part) = (Vec::new(), vec![0; 64 << 10]);
+    loop {
+        match rustix::io::read(&file, &mut part)? {
+            0 => return Ok(all),
+            count => all.extend_from_slice(&part[..count]),
+        }
     }
-    all
 }
 
 #[cfg(test)]

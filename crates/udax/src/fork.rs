@@ -6,7 +6,7 @@
 use crate::regions::Regions;
 use crate::runtime::{Files, Promise, Runtime, State};
 use crate::served::{FileKey, ServedFile, whole_units};
-use std::collections::BTreeSet;
+use crate::tainted::Tainted;
 use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, MutexGuard, RwLockWriteGuard};
 use udax_core::{PageIndex, PageRange, Sharing};
@@ -24,10 +24,17 @@ pub struct ForkGuard<'r> {
     signals: SignalsBlocked,
 }
 
+/// The process is about to become another user, or has just done so.
+#[must_use = "it is held over the change"]
+pub struct UserChange<'r> {
+    _files: MutexGuard<'r, Files>,
+    _signals: SignalsBlocked,
+}
+
 /// What a child of fork takes over from its parent.
 pub(crate) struct Inherited {
     /// Of these files the parent may have a descriptor that writes them.
-    pub(crate) tainted: BTreeSet<FileKey>,
+    pub(crate) tainted: Tainted,
     /// Mappings of files that nobody writes, which are plain in the child.
     pub(crate) mappings: Vec<InheritedMapping>,
     /// They have been since before the fork.
@@ -44,7 +51,7 @@ impl ForkGuard<'_> {
     /// In the parent, after the fork.
     pub fn parent(mut self) {
         // What another thread opened while the fork was on its way may be open in the child.
-        taint_open(&mut self.files);
+        self.files.tainted.add_open();
         let Self { runtime, resting, regions, files, .. } = self;
         drop((regions, files));
         // Their mappings are in the registry all along, so that they may be unmapped meanwhile.
@@ -61,7 +68,7 @@ impl ForkGuard<'_> {
     /// The same, and what is of use in the child. Allocates.
     pub(crate) fn child_inherits(mut self) -> Inherited {
         crate::in_flight::forget_in_child();
-        taint_open(&mut self.files);
+        self.files.tainted.add_open();
         let tainted = std::mem::take(&mut self.files.tainted);
         let rests = |file: &Arc<ServedFile>| self.resting.iter().any(|one| Arc::ptr_eq(one, file));
         let shared = self.regions.iter().filter(|region| region.vma.sharing == Sharing::Shared);
@@ -113,13 +120,13 @@ impl Runtime {
 
     pub(crate) fn snapshot_inherited(&self) {
         let _signals = SignalsBlocked::new();
-        taint_open(&mut self.state.files());
+        self.state.files().tainted.add_open();
     }
 
     pub(crate) fn before_fork(&self) -> ForkGuard<'_> {
         let signals = SignalsBlocked::new();
         let mut files = self.state.files();
-        taint_open(&mut files);
+        files.tainted.add_open();
         self.state.end_written(&mut files, "the process forked");
         let resting = State::only_read(&files);
         let regions = self.state.regions_mut();
@@ -142,10 +149,21 @@ impl Runtime {
         }
     }
 
+    pub(crate) fn before_becoming_another_user(&self) -> Option<UserChange<'_>> {
+        let signals = SignalsBlocked::new();
+        // A child of vfork, which is another process in this memory, changes nothing for its parent.
+        if self.state.is_of_the_parent() {
+            return None;
+        }
+        let mut files = self.state.files();
+        self.state.end_all(&mut files, "the process became another user");
+        Some(UserChange { _files: files, _signals: signals })
+    }
+
     pub(crate) fn before_spawn(&self) {
         let _signals = SignalsBlocked::new();
         let mut files = self.state.files();
-        taint_open(&mut files);
+        files.tainted.add_open();
         self.state.end_written(&mut files, "the process started another");
     }
 }
@@ -159,9 +177,4 @@ impl Runtime {
             self.count_refusal(&refusal);
         }
     }
-}
-
-fn taint_open(files: &mut Files) {
-    let open = crate::descriptors::open_files();
-    files.tainted.extend(open.into_iter().filter(|open| open.can_write).map(|open| open.key));
 }

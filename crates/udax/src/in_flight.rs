@@ -50,6 +50,6 @@ pub(crate) fn is_written(service: &Service, key: FileKey) -> bool {
     if !busy.contains(&true) {
         return false;
     }
-    let open = service.with_descriptors(crate::descriptors::open_files);
+    let Ok(open) = service.with_descriptors(crate::descriptors::open_files) else { return true };
     open.iter().any(|file| file.key == key && busy[slot_number(file.fd)])
 }

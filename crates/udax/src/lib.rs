@@ -35,6 +35,7 @@ mod fork;
 mod give_back;
 mod prepare;
 mod runtime;
+mod tainted;
 
 pub mod program;
 mod statistics;

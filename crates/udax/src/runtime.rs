@@ -7,6 +7,7 @@ use crate::eligible::Refusal;
 use crate::faults::SURVEY_LOOKUPS;
 use crate::regions::{Region, Regions};
 use crate::served::{FileKey, Proof, ServedFile};
+use crate::tainted::Tainted;
 use crate::world::HostWorld;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -23,8 +24,7 @@ use udax_linux::{
 #[derive(Default)]
 pub(crate) struct Files {
     pub(crate) served: BTreeMap<FileKey, Arc<ServedFile>>,
-    /// Files of which another process may have a descriptor of ours, or we one of its: no lease tells of its stores.
-    pub(crate) tainted: BTreeSet<FileKey>,
+    pub(crate) tainted: Tainted,
     /// Why mappings were passed through, and how often.
     pub(crate) refused: BTreeMap<&'static str, u64>,
     /// Files whose service ended, for statistics: the first [`ENDED_LIMIT`] of them.
@@ -181,11 +181,11 @@ impl Handler for State {
 
 impl Runtime {
     pub(crate) fn new(tracer: Option<Arc<dyn Tracer>>) -> Self {
-        Self::sharing(tracer, BTreeSet::new())
+        Self::sharing(tracer, Tainted::default())
     }
 
     /// The same for a process of which another may have the descriptors that `tainted` are open by.
-    pub(crate) fn sharing(tracer: Option<Arc<dyn Tracer>>, tainted: BTreeSet<FileKey>) -> Self {
+    pub(crate) fn sharing(tracer: Option<Arc<dyn Tracer>>, tainted: Tainted) -> Self {
         let state = Arc::new_cyclic(|own| State {
             own: Weak::clone(own),
             giving_back: RwLock::default(),
@@ -274,7 +274,7 @@ impl Runtime {
         }
         let proof = match promise {
             Promise::Exclusive => Proof::Promise,
-            Promise::None if files.tainted.contains(&key) => return Err(Refusal::SharedDescriptor),
+            Promise::None if files.tainted.contains(key) => return Err(Refusal::SharedDescriptor),
             Promise::None => Proof::Lease(handle.take_lease().map_err(Refusal::Lease)?),
         };
         let name = crate::descriptors::name_of(fd);

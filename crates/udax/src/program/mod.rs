@@ -11,7 +11,7 @@ mod protect;
 mod remap;
 
 pub use crate::calls::{FileCall, WriteAt};
-pub use crate::fork::ForkGuard;
+pub use crate::fork::{ForkGuard, UserChange};
 pub use crate::prepare::Prepared;
 pub use udax_linux::{Access, NativeCalls};
 

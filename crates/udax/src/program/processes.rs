@@ -1,7 +1,7 @@
 //! fork, spawn, and what another process may share with us.
 
 use super::Program;
-use crate::fork::ForkGuard;
+use crate::fork::{ForkGuard, UserChange};
 use crate::runtime::Runtime;
 use udax_linux::SignalsBlocked;
 
@@ -29,6 +29,13 @@ impl Program {
         inherited.mappings.iter().for_each(|mapping| runtime.serve_inherited(mapping));
         let program = Self { native: self.native, promise: self.promise, runtime, trace: None };
         (program, inherited.signals)
+    }
+
+    /// Before all threads of the process become another user's, who may have no right to give the leases back. What is served ends, and nothing is taken into service while
+    /// the answer lives: it is to be dropped after the change, by the same thread. Blocks for the table of files; every signal is blocked meanwhile.
+    #[must_use = "it is held over the change"]
+    pub fn before_becoming_another_user(&self) -> Option<UserChange<'_>> {
+        self.runtime.before_becoming_another_user()
     }
 
     /// Before another program takes the place of this one: a lease on a descriptor that it inherits would have nobody to answer for it.
