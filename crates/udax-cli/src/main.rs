@@ -26,7 +26,7 @@ Map any sparse file directly: loads from holes cost no memory, stores reach the 
 
 On Linux, reading a hole of a sparse file through mmap fills it: tmpfs allocates a page of memory for every page read, ext4, \
 XFS and btrfs fill the page cache with zeros. Under udax every hole shows one common zero page instead, and the first store to \
-a hole gets the file's own storage. No change to the kernel or to the program is needed, but the right to use userfaultfd: `udax info` tells whether you have it.
+a hole gets the file's own storage. No change to the kernel or to the program is needed: `udax info` tells by what way faults are served here.
 
 A mapping that udax cannot serve safely stays the kernel's own: always right, merely slow on holes.")]
 #[command(after_help = "\

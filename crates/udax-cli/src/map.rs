@@ -12,8 +12,8 @@ use serde::Serialize;
 use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use udax_core::{PMD_BYTES, PageIndex, PageRange};
-use udax_host::{ExtentKind, FdIo, HostKind, extents};
+use udax_core::{PAGE_BYTES, PMD_BYTES, PageIndex, PageRange};
+use udax_host::{ExtentKind, FdIo, HostKind, SMALLEST_HOLE, extents};
 use units::{UnitRun, Units};
 
 /// How a file would be mapped: its extents, what each 2 MiB of it would be, and why not 2 MiB.
@@ -21,8 +21,8 @@ use units::{UnitRun, Units};
 #[command(long_about = "\
 How a file would be mapped from its first byte to its last: the extents it has now, and what each 2 MiB unit of it would be.
 
-A unit without any data is shown by the common 2 MiB zero page: reading it costs no memory. A unit with any data at all is \
-the file's own pages, as every other mapping shows them; reading the holes in such a unit fills them, as without udax.
+A unit without any data is shown by the common 2 MiB zero page: reading it costs no memory. In a unit with data, holes of 16 KiB \
+and more are shown by small zero pages; the rest is the file's own pages, as every other mapping shows them.
 
 To look, the file is opened for reading. If another process writes it under udax just now, that process goes back to a plain \
 mapping.")]
@@ -53,7 +53,9 @@ struct Layout {
     file_system: String,
     size_bytes: u64,
     allocated_bytes: u64,
-    /// Whether any of it would be shown by zero pages.
+    /// How much of it would be shown by zero pages.
+    zero_bytes: u64,
+    /// Whether any would.
     served: bool,
     /// What keeps the whole file plain, or might.
     reasons: Vec<String>,
@@ -61,6 +63,9 @@ struct Layout {
     extents: Vec<Span>,
     units: Vec<UnitRun>,
 }
+
+/// The kind of an extent that is one.
+const HOLE: &str = "hole";
 
 /// An extent in bytes.
 #[derive(Serialize)]
@@ -96,7 +101,7 @@ fn look(path: &Path) -> anyhow::Result<Layout> {
         .map_err(|error| anyhow::anyhow!("{}: {error}", cannot("tell the file system of")))?;
     let io = FdIo::new(file.into());
     let mut units = Units::new();
-    let mut spans = Vec::new();
+    let mut spans: Vec<Span> = Vec::new();
     for extent in extents(&io, PageRange::from(PageIndex(0))) {
         let extent =
             extent.map_err(|error| anyhow::anyhow!("{}: {error}", cannot("find the holes of")))?;
@@ -107,13 +112,14 @@ fn look(path: &Path) -> anyhow::Result<Layout> {
             length_bytes: end.saturating_sub(extent.pages.start.byte()),
             kind: match extent.kind {
                 ExtentKind::Data => "data",
-                ExtentKind::Hole => "hole",
+                ExtentKind::Hole => HOLE,
             },
         });
     }
     let units = units.finish();
     let allocated_bytes = status.blocks() * 512;
-    let (served, mut reasons) = judge(kind, status.len(), allocated_bytes, &units);
+    let zero_bytes = zero_bytes(&spans);
+    let (served, mut reasons) = judge(kind, status.len(), allocated_bytes, zero_bytes);
     if served && !may_lease(&status) {
         reasons.push("it is another user's: a lease needs its owner, or CAP_LEASE".to_owned());
     }
@@ -122,6 +128,7 @@ fn look(path: &Path) -> anyhow::Result<Layout> {
         file_system: kind.to_string(),
         size_bytes: status.len(),
         allocated_bytes,
+        zero_bytes,
         served: served && reasons.is_empty(),
         reasons,
         unit_bytes: PMD_BYTES,
@@ -135,8 +142,17 @@ fn may_lease(status: &std::fs::Metadata) -> bool {
     status.uid() == rustix::process::geteuid().as_raw() || proc::has_cap_lease()
 }
 
+/// The bytes of the holes that are large enough to be shown; the last one always is.
+fn zero_bytes(spans: &[Span]) -> u64 {
+    let is_last = |at: usize| at + 1 == spans.len();
+    let is_shown = |(at, span): &(usize, &Span)| {
+        span.kind == HOLE && (is_last(*at) || span.length_bytes >= SMALLEST_HOLE * PAGE_BYTES)
+    };
+    spans.iter().enumerate().filter(is_shown).map(|(_, span)| span.length_bytes).sum()
+}
+
 /// Whether any of the file would be shown by zero pages, and what keeps it from that.
-fn judge(kind: HostKind, size: u64, allocated: u64, units: &[UnitRun]) -> (bool, Vec<String>) {
+fn judge(kind: HostKind, size: u64, allocated: u64, zero_bytes: u64) -> (bool, Vec<String>) {
     let mut reasons = Vec::new();
     if !kind.supported() {
         reasons.push(format!("{kind} is not one that is served: ext2/3/4, XFS, btrfs, tmpfs are"));
@@ -145,8 +161,8 @@ fn judge(kind: HostKind, size: u64, allocated: u64, units: &[UnitRun]) -> (bool,
         reasons.push("it is smaller than 2 MiB".to_owned());
     } else if size.saturating_sub(allocated) < PMD_BYTES {
         reasons.push("it is not sparse: nearly all of it has storage".to_owned());
-    } else if !units.iter().any(|run| run.becomes.is_zero()) {
-        reasons.push("no 2 MiB unit of it is all hole".to_owned());
+    } else if zero_bytes == 0 {
+        reasons.push("no hole of it is as large as 16 KiB".to_owned());
     }
     (reasons.is_empty(), reasons)
 }
@@ -184,20 +200,16 @@ fn text(layout: &Layout, rows: usize) -> String {
 }
 
 fn summary(layout: &Layout) -> String {
-    let zeros: u64 = layout.units.iter().filter(|run| run.becomes.is_zero()).map(bytes).sum();
+    let zeros = layout.zero_bytes;
     if layout.reasons.is_empty() {
         let own = layout.size_bytes.saturating_sub(zeros);
         return format!(
-            "Would be served: {} by the zero page, {} by the file's own pages, if nobody else has it open.\n",
+            "Would be served: {} by zero pages, {} by the file's own, if nobody else has it open.\n",
             human(zeros),
             human(own)
         );
     }
     format!("Would be mapped plainly, as without udax: {}.\n", layout.reasons.join("; "))
-}
-
-fn bytes(run: &UnitRun) -> u64 {
-    run.length_bytes
 }
 
 fn hex(bytes: u64) -> String {
@@ -218,13 +230,13 @@ mod tests {
     #[test]
     fn each_reason_for_a_plain_mapping_is_told() {
         let reason = |kind, size, allocated| {
-            let (served, reasons) = judge(kind, size, allocated, &[]);
+            let (served, reasons) = judge(kind, size, allocated, 0);
             assert!(!served);
             reasons.join("; ")
         };
         assert!(reason(HostKind::Other(1), 4 << 20, 0).contains("file system 0x1"));
         assert!(reason(HostKind::Tmpfs, 4096, 0).contains("smaller"));
         assert!(reason(HostKind::Tmpfs, 4 << 20, 4 << 20).contains("not sparse"));
-        assert!(reason(HostKind::Tmpfs, 4 << 20, 0).contains("no 2 MiB unit"));
+        assert!(reason(HostKind::Tmpfs, 4 << 20, 0).contains("no hole of it"));
     }
 }

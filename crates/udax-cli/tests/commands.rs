@@ -48,6 +48,8 @@ fn map_shows_what_each_unit_would_be_and_why() {
         let becomes: Vec<_> = units.iter().map(|u| u["becomes"].as_str().expect("text")).collect();
         assert_eq!(becomes, ["zero_huge", "mixed", "zero_huge", "data", "zero_tail"]);
         assert_eq!(units[1]["data_pages"], 1);
+        let data = 4096 + (2 << 20);
+        assert_eq!(found["zero_bytes"], (9 << 20) + 4096 - data);
         let text = stdout(&udax(&["map", &path]));
         for part in ["·▒·█·", "1 of 512 pages have data", "the file ends here, after 257 of 512"]
         {

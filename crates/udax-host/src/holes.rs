@@ -15,7 +15,7 @@ use udax_core::{Backing, Frame, Intent, Iomap, Order, PMD_PAGES, PageIndex, Page
 /// No answer goes further than this: 1 GiB.
 const LOOK_AHEAD_PAGES: u64 = 1 << 18;
 /// Pages of the smallest hole that is offered where data comes behind it: 16 KiB.
-pub(crate) const SMALLEST_HOLE: u64 = 4;
+pub const SMALLEST_HOLE: u64 = 4;
 
 /// The moment at which somebody looked: what was seen may be learnt only if nothing has changed since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ mod range_set;
 
 pub use extents::{Extent, ExtentKind, Extents, extents};
 pub use file::{HostFile, Survey};
+pub use holes::SMALLEST_HOLE;
 pub use io::{FdIo, HostIo};
 pub use kind::HostKind;
 pub use range_set::RangeSet;

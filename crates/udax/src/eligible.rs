@@ -24,7 +24,7 @@ pub(crate) enum Refusal {
     Small,
     /// Storage for all of it, or nearly.
     NotSparse,
-    /// No whole 2 MiB hole in the mapped range.
+    /// No hole in the mapped range that is large enough to be shown.
     NoHole,
     /// Holes cannot be looked for (the permissions of the file).
     CannotProbe,
@@ -56,7 +56,7 @@ impl Refusal {
             Self::Executable => "executable",
             Self::Small => "smaller than 2 MiB",
             Self::NotSparse => "not sparse",
-            Self::NoHole => "no whole 2 MiB hole in the range",
+            Self::NoHole => "no hole in the range",
             Self::CannotProbe => "the file's permissions do not let holes be looked for",
             Self::Lease(_) => "no lease: others have it open, or it is another user's",
             Self::SharedDescriptor => "its descriptor may be shared with another process",
@@ -93,7 +93,7 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// What can be told without a proof: whether the mapping could have a 2 MiB hole at all.
+/// What can be told without a proof: whether the mapping could have 2 MiB of holes at all.
 pub(crate) fn mapping(area: &VmaArea, info: &FileInfo) -> Result<(), Refusal> {
     if !info.is_regular || !HostKind::of_magic(info.fs_magic).supported() {
         return Err(Refusal::Filesystem);

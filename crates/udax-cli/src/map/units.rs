@@ -14,12 +14,12 @@ pub(crate) enum Becomes {
     ZeroTail,
     /// The file's own pages, all of them data.
     Data,
-    /// The file's own pages; some are holes.
+    /// The file's own pages, and 4 KiB zero pages in holes of some length.
     Mixed,
 }
 
 impl Becomes {
-    /// Whether reading it costs no memory.
+    /// Whether reading all of it costs no memory.
     pub(crate) const fn is_zero(self) -> bool {
         matches!(self, Self::ZeroHuge | Self::ZeroTail)
     }
@@ -29,7 +29,8 @@ impl Becomes {
         match self {
             Self::ZeroHuge => "2 MiB zero page",
             Self::ZeroTail => "4 KiB zero pages",
-            Self::Data | Self::Mixed => "the file's own pages",
+            Self::Data => "the file's own pages",
+            Self::Mixed => "4 KiB zero pages and the file's own",
         }
         .to_owned()
     }

@@ -28,7 +28,7 @@ pub fn torture(seed: u64, turns: u64) -> Outcome {
     let failure = failure.map(|report| {
         format!(
             "{report}\n{:?}\nthe last operations, with the turns at which they began and ended:{}\n\nUDAX_SEED={seed} \
-             UDAX_TORTURE_STEPS={turns} cargo test --release -p udax-sim --test torture -- --nocapture survives\nreplays it",
+             UDAX_TORTURE_STEPS={turns} cargo test --release -p udax-sim torture::survives -- --nocapture\nreplays it",
             scene.config,
             scene.trail.text()
         )
