@@ -175,14 +175,16 @@ CASE(a_daemon_without_a_single_descriptor) {
     every_page_was_stored_to(at, FILE_BYTES);
 }
 
-/* It has no descriptor before it maps but the file's, none at all after, and nowhere to say what went wrong but in its exit code. */
-CASE(daemon_body) {
+/* It has no descriptor before it maps but the file's (as 3: what stands where standard streams do is written unseen), none at all after, and nowhere to say what went wrong but in its exit code. */
+PLAIN_CASE(daemon_body, "it does nothing by itself") {
     if (!was_started())
         return;
     MUST(close_range(0, ~0U, 0));
     fd = open("file", O_RDWR | O_CREAT, 0644);
-    if (fd != 0 || ftruncate(fd, FILE_BYTES) != 0)
+    if (fd != 0 || ftruncate(fd, FILE_BYTES) != 0 || dup2(fd, 3) != 3)
         _exit(1);
+    close(fd);
+    fd = 3;
     at = map_shared(fd, FILE_BYTES);
     if (touch(at, FILE_BYTES / 2) != 0)
         _exit(2);
@@ -401,6 +403,7 @@ CASE(unmapped_by_an_instruction_and_replaced) {
 CASE(untouched_and_unmapped_by_an_instruction_and_replaced) {
     fd = sparse_file("file", FILE_BYTES);
     at = map_shared(fd, FILE_BYTES);
+    tell_service(fd, at, FILE_BYTES);
     CHECK_EQUAL(raw_munmap(at, FILE_BYTES), 0);
     replaced_by_something_else(at, FILE_BYTES);
 }
