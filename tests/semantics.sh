@@ -29,7 +29,8 @@ run() {
 
 # Whether a process of the case has met faults in files that were served, as the statistics of one of them say, or has told so by itself.
 was_served() {
-    if [ -e "$work/stats" ] && grep -v '"files":\[\],"ended":\[\]' "$work/stats" | grep -q '"faults":[1-9][0-9]*,"calls":'; then
+    local line='"faults":[1-9][0-9]*,"calls":' none='"files":\\[\\],"ended":\\[\\]'
+    if [ -e "$work/stats" ] && awk -v line="$line" -v none="$none" '$0 ~ line && $0 !~ none { found = 1 } END { exit !found }' "$work/stats"; then
         return 0
     fi
     grep -q '^served: yes$' "$work/udax.err"
