@@ -4,18 +4,6 @@
 #include <sys/auxv.h>
 #include <sys/quota.h>
 
-/* Whether any of this process's mappings is served: traps have a name. */
-static int is_served(void) {
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    int found = 0;
-    while (maps && fgets(line, sizeof line, maps))
-        found |= strstr(line, "udax traps") != NULL && strstr(line, "rw-s") != NULL;
-    CHECK(maps);
-    fclose(maps);
-    return found;
-}
-
 /* Told beside the output, which is the same plainly. */
 static void tell_if_served(int served) {
     FILE *note = fopen("served", "w");
@@ -63,7 +51,7 @@ static void full(size_t step) {
     int fd = sparse_file("file", FULL_BYTES);
     bytes at = map_shared(fd, FULL_BYTES);
     CHECK_EQUAL(at[FULL_BYTES - 1], 0);
-    tell_if_served(is_served());
+    tell_if_served(is_served(fd, at, FULL_BYTES));
     size_t reached = store_until_refused(at, 0, step);
     CHECK(reached > 200 && reached < FULL_PAGES);
     size_t before = check_stored(at, fd);
@@ -120,7 +108,7 @@ CASE(pressure) {
     int fd = sparse_file("file", length);
     bytes at = map_shared(fd, length), copy = map_private(fd, length);
     CHECK_EQUAL(at[0], 0);
-    tell_if_served(is_served());
+    tell_if_served(is_served(fd, at, length));
     for (size_t n = 0; n < 500; n++)
         copy[n * 163 * PAGE] = 9;
     for (size_t n = 0; n < RUNS; n++)
@@ -140,7 +128,7 @@ CASE(a_hole_larger_than_memory) {
     int fd = sparse_file("file", 2048 * UNIT);
     bytes at = map_shared(fd, 2048 * UNIT);
     CHECK_EQUAL(at[0], 0);
-    int served = is_served();
+    int served = is_served(fd, at, 2048 * UNIT);
     CHECK_EQUAL(touch(at, 2048 * UNIT), 0);
     at[1000 * UNIT] = 1;
     CHECK_EQUAL(byte_of_file(fd, 1000 * UNIT), 1);
@@ -164,8 +152,10 @@ CASE(make_pieces) {
 CASE(a_million_extents) {
     int fd = open("pieces", O_RDWR);
     size_t length = PIECES * PIECE_STEP;
+    int served = 0;
     for (int round = 0; round < 20; round++) {
         bytes at = map_shared(fd, length);
+        served |= is_served(fd, at, length);
         for (size_t n = (size_t)round * 9973 % 4000; n < PIECES; n += 4000) {
             CHECK_EQUAL(at[n * PIECE_STEP], 'x');
             CHECK_EQUAL(at[n * PIECE_STEP + PAGE], 0);
@@ -177,6 +167,7 @@ CASE(a_million_extents) {
         }
         unmap(at, length);
     }
+    tell_if_served(served);
 }
 
 /* ---- another user's rights ---- */
@@ -190,7 +181,7 @@ CASE(set_user_id) {
     at[UNIT] = 1;
     CHECK(same_as_file(at, fd, 0, 4 * UNIT));
     if (getauxval(AT_SECURE))
-        CHECK(!is_served());
-    tell_if_served(is_served());
+        CHECK(!is_served(fd, at, 4 * UNIT));
+    tell_if_served(is_served(fd, at, 4 * UNIT));
     forget("of-the-user");
 }

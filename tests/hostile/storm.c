@@ -85,20 +85,6 @@ static bytes at[FILES], copies[FILES];
 static size_t served, mapped, buses;
 static int forks;
 
-static int has_traps(bytes where) {
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    int found = 0;
-    while (maps && !found && fgets(line, sizeof line, maps)) {
-        uintptr_t start = 0, end = 0;
-        sscanf(line, "%lx-%lx", &start, &end);
-        found = start < (uintptr_t)where + LENGTH && (uintptr_t)where < end && strstr(line, "udax traps") != NULL;
-    }
-    CHECK(maps);
-    fclose(maps);
-    return found;
-}
-
 static void map_anew(size_t file) {
     if (at[file]) {
         unmap(at[file], LENGTH);
@@ -116,7 +102,7 @@ static void map_anew(size_t file) {
     at[file] = map_shared(fds[file], LENGTH);
     copies[file] = map_private(fds[file], LENGTH);
     mapped++;
-    served += (size_t)has_traps(at[file]);
+    served += (size_t)is_served(fds[file], at[file], LENGTH);
 }
 
 static void look(bytes where, size_t file) {

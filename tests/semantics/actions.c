@@ -296,6 +296,7 @@ static int end_with(struct kernel_action action, int blocked) {
     CHECK(child >= 0);
     if (child == 0) {
         touched_hole();
+        tell_service(fd, at, FILE_BYTES);
         MUST(action_by_number(SIGSEGV, &action, NULL));
         if (blocked)
             MUST(mask_by_number(SIG_BLOCK, SEGV_BIT, NULL));

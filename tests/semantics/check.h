@@ -2,8 +2,9 @@
  * Frame for the black-box checks: a program holds named cases, asserts by itself, and prints the same lines whether
  * its mappings are the kernel's or udax's, so that the two outputs can be compared.
  *
- *     PROGRAM --list     the names of its cases
- *     PROGRAM NAME       runs one case in the current directory, which should be empty
+ *     PROGRAM --list           the names of its cases
+ *     PROGRAM --service NAME   "served", or "plain" or "either" and why: what becomes of its mappings under udax
+ *     PROGRAM NAME             runs one case in the current directory, which should be empty
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -33,15 +34,22 @@ typedef volatile uint8_t *bytes;
 struct named_case {
     const char *name;
     void (*run)(void);
+    const char *service;
     struct named_case *next;
 };
 
 static struct named_case *first_case, **last_case = &first_case;
 
-/* Registers and opens the definition of one case. */
-#define CASE(NAME)                                                                                                     \
+/* Registers and opens the definition of one case. Under udax a mapping of it is served and meets faults, which the statistics tell at the end; where there are
+ * none (it ends by a signal, becomes another program, has no descriptor) the case calls `tell_service`. */
+#define CASE(NAME) REGISTERED_CASE(NAME, "served")
+/* One whose mappings are the kernel's under udax too, for a reason. */
+#define PLAIN_CASE(NAME, WHY) REGISTERED_CASE(NAME, "plain: " WHY)
+/* One whose mappings are the kernel's in one run and served in another. */
+#define EITHER_CASE(NAME, WHY) REGISTERED_CASE(NAME, "either: " WHY)
+#define REGISTERED_CASE(NAME, SERVICE)                                                                                 \
     static void case_##NAME(void);                                                                                     \
-    static struct named_case entry_##NAME = {#NAME, case_##NAME, NULL};                                                \
+    static struct named_case entry_##NAME = {#NAME, case_##NAME, SERVICE, NULL};                                         \
     __attribute__((constructor)) static void register_##NAME(void) {                                                   \
         *last_case = &entry_##NAME;                                                                                    \
         last_case = &entry_##NAME.next;                                                                                \
@@ -226,6 +234,38 @@ __attribute__((unused)) static uint64_t hash_of(bytes at, size_t length) {
     return hash;
 }
 
+/* Where mappings are told of. To be opened by hand only where no descriptor is left when it is read. */
+static FILE *maps_of_this_process;
+
+__attribute__((unused)) static void open_maps(void) {
+    maps_of_this_process = fopen("/proc/self/maps", "r");
+    CHECK(maps_of_this_process);
+}
+
+/* Whether a part of the file's mapping shows something else than the file's own pages, which is what udax does to holes. */
+__attribute__((unused)) static int is_served(int fd, bytes at, size_t length) {
+    struct stat status;
+    char line[512];
+    int found = 0;
+    MUST(fstat(fd, &status));
+    if (!maps_of_this_process)
+        open_maps();
+    while (fgets(line, sizeof line, maps_of_this_process)) {
+        uintptr_t start, end;
+        unsigned long inode;
+        if (sscanf(line, "%lx-%lx %*s %*s %*s %lu", &start, &end, &inode) == 3)
+            found |= start < (uintptr_t)at + length && (uintptr_t)at < end && inode != status.st_ino;
+    }
+    fclose(maps_of_this_process);
+    maps_of_this_process = NULL;
+    return found;
+}
+
+/* Told beside the output, which is the same plainly. */
+__attribute__((unused)) static void tell_service(int fd, bytes at, size_t length) {
+    fputs(is_served(fd, at, length) ? "served: yes\n" : "served: no\n", stderr);
+}
+
 /* For cases whose file ends up different from run to run: it is not to be compared. */
 __attribute__((unused)) static void forget(const char *name) { MUST(unlink(name)); }
 
@@ -242,6 +282,12 @@ int main(int count, char **arguments) {
             puts(one->name);
         return 0;
     }
+    if (count == 3 && strcmp(arguments[1], "--service") == 0) {
+        for (struct named_case *one = first_case; one; one = one->next)
+            if (strcmp(arguments[2], one->name) == 0)
+                puts(one->service);
+        return 0;
+    }
     catch_faults();
     for (struct named_case *one = first_case; one; one = one->next)
         if (count >= 2 && strcmp(arguments[1], one->name) == 0) {
@@ -249,7 +295,7 @@ int main(int count, char **arguments) {
             puts("done");
             return 0;
         }
-    fprintf(stderr, "usage: %s --list | NAME\n", arguments[0]);
+    fprintf(stderr, "usage: %s --list | --service NAME | NAME\n", arguments[0]);
     return 2;
 }
 

@@ -85,7 +85,7 @@ CASE(a_daemon_maps) {
 }
 
 /* Parent and child open the same file by its name, and store by turns: each sees the other's. */
-CASE(parent_and_child_open_the_same_file) {
+EITHER_CASE(parent_and_child_open_the_same_file, "whoever opens it first may be served until the other does") {
     int to_child[2], to_parent[2];
     char word;
     MUST(pipe(to_child));
@@ -113,7 +113,7 @@ CASE(parent_and_child_open_the_same_file) {
 }
 
 /* What was open at the fork is open in both: neither may show a hole that the other has filled. */
-CASE(what_was_open_at_the_fork) {
+PLAIN_CASE(what_was_open_at_the_fork, "both have the descriptor") {
     int to_child[2], to_parent[2];
     char word;
     MUST(pipe(to_child));

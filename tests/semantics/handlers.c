@@ -368,6 +368,7 @@ static void fail_again(int number) {
 /* The kernel asks no handler while the signal is blocked, as it is in its own. */
 CASE(an_access_that_fails_in_its_own_handler_ends_the_process) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     struct sigaction action = {.sa_handler = fail_again};
     MUST(sigaction(SIGSEGV, &action, NULL));
     *(volatile int *)8 = 1;

@@ -175,14 +175,16 @@ CASE(a_daemon_without_a_single_descriptor) {
     every_page_was_stored_to(at, FILE_BYTES);
 }
 
-/* It has no descriptor before it maps but the file's, none at all after, and nowhere to say what went wrong but in its exit code. */
-CASE(daemon_body) {
+/* It has no descriptor before it maps but the file's (as 3: what stands where standard streams do is written unseen), none at all after, and nowhere to say what went wrong but in its exit code. */
+PLAIN_CASE(daemon_body, "it does nothing by itself") {
     if (!was_started())
         return;
     MUST(close_range(0, ~0U, 0));
     fd = open("file", O_RDWR | O_CREAT, 0644);
-    if (fd != 0 || ftruncate(fd, FILE_BYTES) != 0)
+    if (fd != 0 || ftruncate(fd, FILE_BYTES) != 0 || dup2(fd, 3) != 3)
         _exit(1);
+    close(fd);
+    fd = 3;
     at = map_shared(fd, FILE_BYTES);
     if (touch(at, FILE_BYTES / 2) != 0)
         _exit(2);
@@ -335,16 +337,58 @@ CASE(the_programs_own_userfaultfd_copies_out_of_holes) {
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
 
-/* A file of a disk cannot be registered; one in memory can, and faults there are the program's from then on. */
+/* Each fault of its own gets a page of 'u', until there is one on the last page of the mapping. */
+static void *serve_own_faults_with_u(void *argument) {
+    static uint8_t page_of_u[PAGE] __attribute__((aligned(PAGE)));
+    struct uffd_msg message;
+    uint64_t last = (uint64_t)registered + FILE_BYTES - PAGE, place = 0;
+    memset(page_of_u, 'u', PAGE);
+    while (place != last && read(uffd, &message, sizeof message) == sizeof message) {
+        place = message.arg.pagefault.address & ~(PAGE - 1);
+        struct uffdio_copy copy = {.dst = place, .src = (uint64_t)page_of_u, .len = PAGE};
+        CHECK_EQUAL(ioctl(uffd, UFFDIO_COPY, &copy), 0);
+        (*(size_t *)argument)++;
+    }
+    return NULL;
+}
+
+static void load_u(size_t offset) {
+    CHECK_EQUAL(at[offset], 'u');
+    CHECK_EQUAL(byte_of_file(fd, (off_t)offset), 'u');
+}
+
+/* A file of a disk cannot be registered; one in memory can, and faults there are the program's from then on. What was
+ * loaded before has storage plainly, and is a hole yet under udax: then the fault comes all the same. */
 CASE(the_programs_own_userfaultfd_on_the_mapping_itself) {
     if (!open_userfaultfd())
         return;
-    touched_hole();
-    registered = at;
+    fd = sparse_file("file", FILE_BYTES);
+    registered = at = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(at, 8 * UNIT), 0);
     int answer = register_missing(at + 8 * UNIT, FILE_BYTES - 8 * UNIT);
     say("registered: %s", outcome(answer));
     at[UNIT] = 1;
-    CHECK(same_as_file(at, fd, 0, 8 * UNIT));
+    if (answer == 0) {
+        pthread_t thread;
+        size_t faults = 0;
+        CHECK_EQUAL(pthread_create(&thread, NULL, serve_own_faults_with_u, &faults), 0);
+        load_u(8 * UNIT);
+        load_u(9 * UNIT + 5 * PAGE + 7);
+        at[10 * UNIT + 1] = 's';
+        CHECK_EQUAL(byte_of_file(fd, 10 * UNIT + 1), 's');
+        load_u(10 * UNIT);
+        /* What had been looked at before it was registered. */
+        say("touched, registered: %s", outcome(register_missing(at + 4 * UNIT, UNIT)));
+        uint8_t seen = at[4 * UNIT + 3 * PAGE];
+        CHECK(seen == 0 || seen == 'u');
+        CHECK_EQUAL(byte_of_file(fd, 4 * UNIT + 3 * PAGE), seen);
+        at[4 * UNIT + 4 * PAGE] = 4;
+        CHECK_EQUAL(byte_of_file(fd, 4 * UNIT + 4 * PAGE), 4);
+        load_u(FILE_BYTES - PAGE);
+        CHECK_EQUAL(pthread_join(thread, NULL), 0);
+        CHECK(faults >= 4);
+    }
+    CHECK(same_as_file(at, fd, 0, 4 * UNIT));
     forget("file");
 }
 
@@ -401,6 +445,7 @@ CASE(unmapped_by_an_instruction_and_replaced) {
 CASE(untouched_and_unmapped_by_an_instruction_and_replaced) {
     fd = sparse_file("file", FILE_BYTES);
     at = map_shared(fd, FILE_BYTES);
+    tell_service(fd, at, FILE_BYTES);
     CHECK_EQUAL(raw_munmap(at, FILE_BYTES), 0);
     replaced_by_something_else(at, FILE_BYTES);
 }

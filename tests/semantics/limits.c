@@ -41,6 +41,7 @@ static size_t status_of(const char *name) {
 
 CASE(no_descriptor_left_after_mapping) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     bytes copy = map_private(fd, FILE_BYTES);
     CHECK_EQUAL(touch(copy, FILE_BYTES), 0);
     limit_to(RLIMIT_NOFILE, 0);
@@ -56,12 +57,14 @@ CASE(no_descriptor_left_after_mapping) {
     CHECK_EQUAL(signal_of_load(at + 2 * UNIT), SIGBUS);
 }
 
-CASE(no_descriptor_left_before_mapping) {
+PLAIN_CASE(no_descriptor_left_before_mapping, "no descriptor is left for ours") {
+    open_maps();
     fd = sparse_file("file", FILE_BYTES);
     limit_to(RLIMIT_NOFILE, 0);
     CHECK_EQUAL(dup(0), -1);
     at = map_shared(fd, FILE_BYTES);
     CHECK_EQUAL(touch(at, FILE_BYTES), 0);
+    tell_service(fd, at, FILE_BYTES);
     store_into_every_page(at, FILE_BYTES);
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
@@ -113,7 +116,7 @@ CASE(no_address_space_left_after_mapping) {
 }
 
 /* There is room for the file and little else: not for what a library might want besides. */
-CASE(hardly_any_address_space_left_before_mapping) {
+PLAIN_CASE(hardly_any_address_space_left_before_mapping, "who has such a limit gets plain mappings") {
     fd = sparse_file("file", FILE_BYTES);
     limit_to(RLIMIT_AS, status_of("VmSize") + FILE_BYTES + (1 << 20));
     at = map_shared(fd, FILE_BYTES);
@@ -122,7 +125,7 @@ CASE(hardly_any_address_space_left_before_mapping) {
     CHECK(same_as_file(at, fd, 0, FILE_BYTES));
 }
 
-CASE(no_address_space_for_the_mapping_itself) {
+PLAIN_CASE(no_address_space_for_the_mapping_itself, "who has such a limit gets plain mappings") {
     fd = sparse_file("file", FILE_BYTES);
     limit_to(RLIMIT_AS, status_of("VmSize") + FILE_BYTES / 2);
     void *none = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -136,7 +139,7 @@ CASE(no_address_space_for_the_mapping_itself) {
 /* ---- data ---- */
 
 /* What a shared mapping of a file takes is no data of the process: what the program is allowed of that stays its own. */
-CASE(a_limit_of_data_is_the_programs_own) {
+PLAIN_CASE(a_limit_of_data_is_the_programs_own, "who has such a limit gets plain mappings") {
     limit_to(RLIMIT_DATA, status_of("VmData") + 4 * FILE_BYTES);
     int large = sparse_file("large", 16 * FILE_BYTES);
     bytes view = map_shared(large, 16 * FILE_BYTES);
@@ -176,6 +179,7 @@ CASE(a_limit_of_file_length_does_not_touch_what_is_there) {
 
 CASE(ending_by_the_limit_of_file_length) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     limit_to(RLIMIT_FSIZE, UNIT);
     at[8 * UNIT] = 1;
     say("about to write past it");
@@ -199,6 +203,7 @@ static void *store_for_ever(void *argument) {
 static void threads_in_faults(void) {
     fd = sparse_file("file", FILE_BYTES);
     at = map_shared(fd, FILE_BYTES);
+    tell_service(fd, at, FILE_BYTES);
     for (size_t n = 0; n < 4; n++) {
         pthread_t thread;
         CHECK_EQUAL(pthread_create(&thread, NULL, store_for_ever, (void *)n), 0);

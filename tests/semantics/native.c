@@ -63,6 +63,7 @@ CASE(stores_through_a_copy_of_a_small_mapping) {
 
 static bytes live;
 static atomic_int replaced;
+static atomic_size_t used;
 
 static void *use_live(void *unused) {
     (void)unused;
@@ -71,6 +72,7 @@ static void *use_live(void *unused) {
         live[at] = (uint8_t)n;
         CHECK_EQUAL(live[at], (uint8_t)n);
         CHECK_EQUAL(live[n % (LONG / UNIT) * UNIT + 5000], 0);
+        used = n;
     }
     return NULL;
 }
@@ -80,8 +82,11 @@ CASE(a_mapping_in_use_is_replaced_by_the_same) {
     live = map_shared(fd, LONG);
     pthread_t user;
     CHECK_EQUAL(pthread_create(&user, NULL, use_live, NULL), 0);
-    for (int times = 0; times < 100; times++)
+    for (int times = 0; times < 100; times++) {
+        size_t before = used;
+        while (used == before) {}
         CHECK(mmap((void *)live, LONG, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == live);
+    }
     replaced = 1;
     CHECK_EQUAL(pthread_join(user, NULL), 0);
     forget("file");

@@ -172,7 +172,7 @@ CASE(reads_into_private_holes) {
 }
 
 /* The kernel makes the copies at once, and so what is written to the file afterwards is not seen. */
-CASE(a_populated_mapping_is_a_copy_from_the_beginning) {
+PLAIN_CASE(a_populated_mapping_is_a_copy_from_the_beginning, "the kernel copies every page at once") {
     int file = sparse_file("file", 8 * UNIT);
     CHECK_EQUAL(pwrite(file, "before", 6, 3 * UNIT + 9), 6);
     bytes copy = map(file, 8 * UNIT, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_POPULATE, 0);

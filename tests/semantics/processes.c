@@ -145,7 +145,7 @@ CASE(the_parent_maps_holes_again_after_a_fork) {
     CHECK_EQUAL(again[6 * UNIT], 'p');
 }
 
-CASE(an_inherited_descriptor_of_a_file_mapped_later) {
+PLAIN_CASE(an_inherited_descriptor_of_a_file_mapped_later, "both have the descriptor") {
     fd = sparse_file("file", FILE_BYTES);
     struct turn turn;
     open_turn(&turn);
@@ -243,6 +243,7 @@ CASE(children_see_what_was_stored_before_them) {
 
 CASE(exec_replaces_the_program_and_its_mappings) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     at[UNIT] = 1;
     MUST(fcntl(fd, F_SETFD, 0));
     char text[16];
@@ -253,7 +254,7 @@ CASE(exec_replaces_the_program_and_its_mappings) {
     CHECK(0);
 }
 
-CASE(after_exec) {
+PLAIN_CASE(after_exec, "it does nothing by itself") {
     const char *text = getenv("CHECK_FD");
     if (!text)
         return;
@@ -290,6 +291,7 @@ static void *exec_from_thread(void *argument) {
 
 CASE(exec_from_a_second_thread) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     fflush(stdout);
     pthread_t thread;
     CHECK_EQUAL(pthread_create(&thread, NULL, exec_from_thread, NULL), 0);
@@ -313,6 +315,7 @@ CASE(leaving_without_cleaning_up_loses_nothing) {
 
 CASE(aborting_loses_nothing) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     at[UNIT] = 1;
     say("aborting");
     abort();

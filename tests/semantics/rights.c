@@ -110,12 +110,12 @@ CASE(code_in_a_mapped_file_runs) {
     int fd = sparse_file("file", FILE_BYTES);
     static const uint8_t code[] = {0xb8, 0x2a, 0, 0, 0, 0xc3}; /* mov eax, 42; ret */
     CHECK_EQUAL(pwrite(fd, code, sizeof code, 3 * UNIT), (ssize_t)sizeof code);
+    bytes writable = map_shared(fd, FILE_BYTES);
+    CHECK_EQUAL(touch(writable + 4 * UNIT, 2 * UNIT), 0);
     bytes at = map(fd, FILE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, 0);
     CHECK_EQUAL(touch(at + 4 * UNIT, UNIT), 0);
     int (*function)(void) = (int (*)(void))(uintptr_t)(at + 3 * UNIT);
     CHECK_EQUAL(function(), 42);
-    bytes writable = map_shared(fd, FILE_BYTES);
-    CHECK_EQUAL(touch(writable + 5 * UNIT, UNIT), 0);
     memcpy((void *)(writable + 5 * UNIT), code, sizeof code);
     MUST(protect(writable, FILE_BYTES, PROT_READ | PROT_EXEC));
     function = (int (*)(void))(uintptr_t)(writable + 5 * UNIT);

@@ -213,6 +213,7 @@ CASE(a_thread_whose_stack_is_a_hole) {
 
 CASE(faults_of_the_program_reach_its_handler) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     say("null: %s code %d", signal_name(signal_of_load((bytes)8)), fault_code);
     CHECK_EQUAL(fault_address, 8);
     MUST(mprotect((void *)(at + UNIT), PAGE, PROT_READ));
@@ -228,6 +229,7 @@ CASE(faults_of_the_program_reach_its_handler) {
 
 CASE(ignored_faults_end_the_program) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     signal(SIGSEGV, SIG_IGN);
     signal(SIGBUS, SIG_IGN);
     at[UNIT] = 1; /* a first store must not depend on the program's handlers */

@@ -96,7 +96,7 @@ CASE(a_mapping_longer_than_the_file) {
     say("what was stored past the end: %d", byte_of_file(fd, 3 * UNIT + 10));
 }
 
-CASE(a_mapping_of_an_empty_file) {
+PLAIN_CASE(a_mapping_of_an_empty_file, "a file of less than 2 MiB") {
     int fd = sparse_file("file", 0);
     bytes at = map_shared(fd, FILE_BYTES);
     CHECK_EQUAL(signal_of_load(at), SIGBUS);
@@ -108,7 +108,7 @@ CASE(a_mapping_of_an_empty_file) {
     CHECK(same_as_file(at, fd, 0, UNIT + PAGE + 1));
 }
 
-CASE(a_mapping_past_the_end_only) {
+PLAIN_CASE(a_mapping_past_the_end_only, "there is no hole in the range") {
     int fd = sparse_file("file", UNIT);
     bytes at = map(fd, 2 * UNIT, PROT_READ | PROT_WRITE, MAP_SHARED, 4 * UNIT);
     CHECK_EQUAL(signal_of_load(at), SIGBUS);
@@ -119,7 +119,7 @@ CASE(a_mapping_past_the_end_only) {
     CHECK_EQUAL(signal_of_load(at + UNIT), SIGBUS);
 }
 
-CASE(appending_by_write_extends_the_view) {
+PLAIN_CASE(appending_by_write_extends_the_view, "a file of less than 2 MiB") {
     int fd = sparse_file("file", 0);
     bytes at = map_shared(fd, FILE_BYTES);
     MUST(lseek(fd, 0, SEEK_END));
@@ -250,7 +250,7 @@ CASE(a_mapping_follows_its_file_to_another_name) {
     CHECK_EQUAL(open("file", O_RDWR), -1);
 }
 
-CASE(a_memfd_is_a_file_too) {
+PLAIN_CASE(a_memfd_is_a_file_too, "no lease is to be had on it") {
     int fd = memfd_create("memory", MFD_CLOEXEC);
     CHECK(fd >= 0);
     MUST(ftruncate(fd, FILE_BYTES));
@@ -276,6 +276,7 @@ CASE(a_file_of_odd_length) {
 CASE(ending_by_sigbus_ends_by_sigbus) {
     int fd;
     bytes at = touched_hole(&fd);
+    tell_service(fd, at, FILE_BYTES);
     MUST(ftruncate(fd, UNIT));
     signal(SIGBUS, SIG_DFL);
     say("about to load past the end");

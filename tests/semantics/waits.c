@@ -388,6 +388,7 @@ CASE(waits_by_number_that_are_refused) {
 
 CASE(one_that_was_sent_ends_the_process_when_it_may) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     signal(SIGSEGV, SIG_DFL);
     block(all_signals());
     raise(SIGSEGV);
@@ -415,6 +416,7 @@ static void note_number(int number) { last_number = number; }
 
 CASE(a_signal_that_nobody_uses_has_actions_of_its_own) {
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     struct sigaction action = {.sa_handler = note_number, .sa_flags = SA_RESTART}, before;
     MUST(sigaction(SIGSTKFLT, NULL, &before));
     CHECK(before.sa_handler == SIG_DFL);
