@@ -85,7 +85,17 @@ fn info_is_json_that_agrees_with_its_exit_code() {
     let found = json(&output);
     let usable = found["usable"].as_bool().expect("a truth value");
     assert_eq!(code(&output), if usable { 0 } else { 125 });
-    assert_eq!(found["advice"].is_null(), usable);
+    // What is in the way of the best engine is told as well, where another serves.
+    let (engine, why_not_better) = match udax_linux::probe().engine() {
+        Ok((engine, why_not_better)) => (engine.name(), why_not_better),
+        Err(why) => ("none", Some(why)),
+    };
+    assert_eq!(found["engine"], engine);
+    assert_eq!(usable, engine != "none");
+    assert_eq!(found["advice"].as_str(), why_not_better.as_deref());
+    let asked = std::env::var("UDAX_ENGINE").is_ok_and(|name| !name.is_empty());
+    let is_best = asked || ["userfaultfd", "userfaultfd-user"].contains(&engine);
+    assert_eq!(found["advice"].is_null(), usable && is_best, "{found}");
     assert!(stdout(&udax(&["info"])).contains("vm.max_map_count"));
 }
 
