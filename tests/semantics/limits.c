@@ -189,38 +189,80 @@ CASE(ending_by_the_limit_of_file_length) {
 
 /* ---- ends ---- */
 
-static volatile size_t progress;
+/* Many children end amid the faults of their threads, each after some more stores than the one before, and each with a file of its own: for each, a thread's stores are
+ * noted once they are made, in memory that outlives the child. What has been noted is in the file. */
+#define ENDS 100
+#define END_THREADS 4
+#define END_UNITS 8
 
-static void *store_for_ever(void *argument) {
-    size_t part = (size_t)argument * (FILE_BYTES / 4);
-    for (size_t page = 0;; page = (page + 1) % (FILE_BYTES / 4 / PAGE)) {
-        at[part + page * PAGE] = 5;
-        progress++;
+struct noted {
+    size_t stores; /* of all the threads */
+    uint8_t of[END_THREADS * END_UNITS];
+};
+
+static struct noted *noted;
+static bytes end_units[END_THREADS * END_UNITS];
+
+/* Each unit is a mapping of its own, so that each store is the first to one, and a fault. */
+static void *store_in_units(void *argument) {
+    size_t first = (size_t)argument * END_UNITS;
+    for (size_t unit = first; unit < first + END_UNITS; unit++) {
+        end_units[unit][unit] = 5;
+        noted->of[unit] = 5;
+        __atomic_fetch_add(&noted->stores, 1, __ATOMIC_SEQ_CST);
     }
+    for (;;)
+        pause();
     return NULL;
 }
 
-static void threads_in_faults(void) {
-    fd = sparse_file("file", FILE_BYTES);
-    at = map_shared(fd, FILE_BYTES);
-    tell_service(fd, at, FILE_BYTES);
-    for (size_t n = 0; n < 4; n++) {
+static void threads_in_faults(int file, size_t until) {
+    for (size_t unit = 0; unit < END_THREADS * END_UNITS; unit++)
+        end_units[unit] = map(file, UNIT, PROT_READ | PROT_WRITE, MAP_SHARED, (off_t)(unit * UNIT));
+    tell_service(file, end_units[0], UNIT);
+    for (size_t n = 0; n < END_THREADS; n++) {
         pthread_t thread;
-        CHECK_EQUAL(pthread_create(&thread, NULL, store_for_ever, (void *)n), 0);
+        CHECK_EQUAL(pthread_create(&thread, NULL, store_in_units, (void *)n), 0);
     }
-    while (progress < 50) {}
-    forget("file");
+    while (__atomic_load_n(&noted->stores, __ATOMIC_SEQ_CST) < until) {}
 }
 
-CASE(exit_while_threads_are_in_faults) { threads_in_faults(), exit(11); }
-CASE(_exit_while_threads_are_in_faults) { threads_in_faults(), _exit(12); }
-CASE(exit_group_while_threads_are_in_faults) { threads_in_faults(), syscall(SYS_exit_group, 13); }
-CASE(main_returns_while_threads_are_in_faults) { threads_in_faults(); }
-CASE(exec_while_threads_are_in_faults) {
-    threads_in_faults();
-    execl("/bin/sh", "sh", "-c", "exit 14", (char *)NULL);
+static void ends_amid_faults(void (*end)(void), int expected) {
+    size_t amid = 0;
+    noted = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(noted != MAP_FAILED);
+    for (size_t round = 0; round < ENDS; round++) {
+        memset(noted, 0, sizeof *noted);
+        pid_t child = fork();
+        if (child == 0) {
+            /* Nobody else has it open, so it is served. */
+            threads_in_faults(sparse_file("file", END_THREADS * END_UNITS * UNIT), round % (END_THREADS * END_UNITS));
+            if (!end)
+                return; /* from main as well */
+            end();
+            _exit(99);
+        }
+        CHECK_EQUAL(end_of(child), expected);
+        int file = open("file", O_RDWR);
+        for (size_t unit = 0; unit < END_THREADS * END_UNITS; unit++)
+            if (noted->of[unit])
+                CHECK_EQUAL(byte_of_file(file, (off_t)(unit * UNIT + unit)), noted->of[unit]);
+        amid += noted->stores < END_THREADS * END_UNITS;
+        close(file);
+        forget("file");
+    }
+    CHECK(amid > 0);
 }
-CASE(killed_while_threads_are_in_faults) {
-    threads_in_faults();
-    kill(getpid(), SIGKILL);
-}
+
+static void by_exit(void) { exit(11); }
+static void by__exit(void) { _exit(12); }
+static void by_exit_group(void) { syscall(SYS_exit_group, 13); }
+static void by_exec(void) { execl("/bin/sh", "sh", "-c", "exit 14", (char *)NULL); }
+static void by_a_kill(void) { kill(getpid(), SIGKILL); }
+
+CASE(exit_while_threads_are_in_faults) { ends_amid_faults(by_exit, 11); }
+CASE(_exit_while_threads_are_in_faults) { ends_amid_faults(by__exit, 12); }
+CASE(exit_group_while_threads_are_in_faults) { ends_amid_faults(by_exit_group, 13); }
+CASE(exec_while_threads_are_in_faults) { ends_amid_faults(by_exec, 14); }
+CASE(killed_while_threads_are_in_faults) { ends_amid_faults(by_a_kill, 1000 + SIGKILL); }
+CASE(main_returns_while_threads_are_in_faults) { ends_amid_faults(NULL, 0); }

@@ -169,33 +169,67 @@ PLAIN_CASE(an_inherited_descriptor_of_a_file_mapped_later, "both have the descri
     CHECK_EQUAL(end_of(child), 0);
 }
 
+/* What is open at a fork is served no more, nor is what has its inode: each fork has files of its own, which stay. In each unit one store is the first. */
+#define FORKS 20
+#define FORK_UNITS 16
+#define FORK_THREADS 4
+#define STORED_BY_CHILD(UNIT_OF_FILE) ((UNIT_OF_FILE) % 4 == 3)
+
+static bytes fork_units[FORK_UNITS];
+static pthread_barrier_t fork_start;
+static size_t fork_stores;
+
 static void *store_on(void *argument) {
     size_t which = (size_t)argument;
-    for (size_t round = 0; round < 200; round++)
-        for (size_t page = 0; page < 64; page++)
-            __atomic_fetch_add((uint32_t *)(at + (which * 64 + page) * PAGE * 8), 1, __ATOMIC_RELAXED);
+    pthread_barrier_wait(&fork_start);
+    for (size_t page = 0; page < 8; page++)
+        for (size_t n = 0; n < FORK_UNITS; n++) {
+            size_t unit = (n * 5 + which * 4) % FORK_UNITS;
+            if (STORED_BY_CHILD(unit))
+                continue;
+            __atomic_fetch_add((uint32_t *)(fork_units[unit] + page * PAGE), 1, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&fork_stores, 1, __ATOMIC_SEQ_CST);
+        }
     return NULL;
 }
 
-CASE(forks_amid_storing_threads) {
-    touched_hole();
-    pthread_t threads[4];
-    for (size_t n = 0; n < 4; n++)
+/* A fork when the threads have made so many stores. */
+static void fork_amid_stores(size_t stores) {
+    char name[32];
+    snprintf(name, sizeof name, "file%zu", stores);
+    int file = sparse_file(name, FORK_UNITS * UNIT);
+    for (size_t unit = 0; unit < FORK_UNITS; unit++)
+        fork_units[unit] = map(file, UNIT, PROT_READ | PROT_WRITE, MAP_SHARED, (off_t)(unit * UNIT));
+    pthread_t threads[FORK_THREADS];
+    fork_stores = 0;
+    CHECK_EQUAL(pthread_barrier_init(&fork_start, NULL, FORK_THREADS + 1), 0);
+    for (size_t n = 0; n < FORK_THREADS; n++)
         CHECK_EQUAL(pthread_create(&threads[n], NULL, store_on, (void *)n), 0);
-    for (int round = 0; round < 20; round++) {
-        pid_t child = fork();
-        if (child == 0) {
-            __atomic_fetch_add((uint32_t *)(at + 3000 * PAGE), 1, __ATOMIC_RELAXED);
-            _exit(0);
-        }
-        CHECK_EQUAL(end_of(child), 0);
+    pthread_barrier_wait(&fork_start);
+    while (__atomic_load_n(&fork_stores, __ATOMIC_SEQ_CST) < stores) {}
+    pid_t child = fork();
+    if (child == 0) {
+        for (size_t unit = 0; unit < FORK_UNITS; unit++)
+            if (STORED_BY_CHILD(unit))
+                __atomic_fetch_add((uint32_t *)fork_units[unit], 7, __ATOMIC_RELAXED);
+        _exit(0);
     }
-    for (size_t n = 0; n < 4; n++)
+    CHECK_EQUAL(end_of(child), 0);
+    for (size_t n = 0; n < FORK_THREADS; n++)
         pthread_join(threads[n], NULL);
-    for (size_t page = 0; page < 256; page++)
-        CHECK_EQUAL(*(uint32_t *)(at + page * PAGE * 8), page * 8 == 3000 ? 0 : 200);
-    CHECK_EQUAL(*(uint32_t *)(at + 3000 * PAGE), 20);
-    CHECK(same_as_file(at, fd, 0, FILE_BYTES));
+    for (size_t unit = 0; unit < FORK_UNITS; unit++) {
+        for (size_t page = 0; page < 8; page++)
+            CHECK_EQUAL(*(uint32_t *)(fork_units[unit] + page * PAGE),
+                        STORED_BY_CHILD(unit) ? (page == 0 ? 7 : 0) : FORK_THREADS);
+        CHECK(same_as_file(fork_units[unit], file, (off_t)(unit * UNIT), UNIT));
+        unmap(fork_units[unit], UNIT);
+    }
+    close(file);
+}
+
+CASE(forks_amid_storing_threads) {
+    for (size_t stores = 0; stores < FORKS; stores++)
+        fork_amid_stores(stores);
 }
 
 CASE(vfork_and_exec) {

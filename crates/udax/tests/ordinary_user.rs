@@ -2,6 +2,8 @@
 #![expect(unsafe_code, reason = "mappings and raw system calls are unsafe")]
 
 mod common;
+#[path = "common/seccomp.rs"]
+mod seccomp;
 
 use common::{PAGE, UNIT};
 use std::io::{Read as _, Write as _};
@@ -9,7 +11,8 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use udax::{Mmap, MmapMut, MmapOptions};
+use udax::{Engine, Mmap, MmapMut, MmapOptions};
+use udax_linux::UserfaultfdAccess;
 
 const CHILD: &str = "UDAX_TEST_CHILD";
 const UNITS: usize = 32;
@@ -182,4 +185,56 @@ fn where_the_kernel_needs_no_help_nothing_is_prepared() {
     assert!(udax::prepare_to_be_read(&map[..PAGE]).is_none());
     let (_from, mut to) = std::io::pipe().expect("a pipe");
     assert_eq!(to.write(&map[..PAGE]).ok(), Some(PAGE), "the kernel waits for us");
+}
+
+/// Gives everybody the device in a mount namespace of its own, and runs the rest there. The device itself may be on a file system whose nodes are no devices.
+const WITH_THE_DEVICE: &str = r#"
+    number=$(awk '$2 == "userfaultfd" { print $1 }' /proc/misc) && mkdir nodes && mount -t tmpfs none nodes &&
+    mknod -m 666 nodes/userfaultfd c 10 "$number" && mount --bind nodes/userfaultfd /dev/userfaultfd || exit 77
+    exec "$@""#;
+
+/// Where a user may have the device there is no need of the system call, nor of preparing memory.
+#[test]
+fn a_user_who_may_open_the_device_has_the_best_engine_by_it() {
+    const TEST: &str = "a_user_who_may_open_the_device_has_the_best_engine_by_it";
+    let allowed = std::fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd");
+    let Some(dir) = child() else {
+        let devices = std::fs::read_to_string("/proc/misc").expect("proc is mounted");
+        // SAFETY: asks a number.
+        if unsafe { libc::geteuid() } != 0 || !devices.contains(" userfaultfd\n") {
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED {TEST}: no root to give it, or no /dev/userfaultfd (Linux 6.1)"
+            );
+            return;
+        }
+        let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+        let user = common::as_nobody(dir.path(), TEST);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", WITH_THE_DEVICE, "sh"]).current_dir(dir.path());
+        command.arg(user.get_program()).args(user.get_args()).env_remove("UDAX_ENGINE");
+        return run(&mut command, dir.path());
+    };
+    // Else everybody has the call, which comes first.
+    if allowed.is_ok_and(|allowed| allowed.trim() == "1") {
+        seccomp::forbid(libc::SYS_userfaultfd);
+    }
+    let found = udax_linux::probe();
+    assert_eq!(found.userfaultfd, UserfaultfdAccess::Device);
+    assert_eq!(found.engine(), Ok((Engine::Userfaultfd, None)));
+    let file = sparse(&dir);
+    // SAFETY: nobody else has the file.
+    let mut map = unsafe { MmapOptions::new().map_mut(&file) }.expect("mapped");
+    assert_eq!(map.report().plain_because, None, "it is to be served");
+    let (mut from, mut to) = std::io::pipe().expect("a pipe");
+    assert_eq!(to.write(&map[..PAGE]).ok(), Some(PAGE), "the kernel waits for us");
+    assert_eq!(file.metadata().expect("it is there").blocks(), 0, "holes are holes");
+    assert_eq!(from.read(&mut map[UNIT..UNIT + PAGE]).ok(), Some(PAGE));
+    map[5 * UNIT + 7] = 9;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, (5 * UNIT + 7) as u64).expect("read");
+    assert_eq!(byte, [9]);
+    let statistics = udax::statistics();
+    assert_eq!((statistics.engine, statistics.why_not_better), (Some("userfaultfd"), None));
+    assert!(statistics.faults >= 3, "{} faults", statistics.faults);
 }

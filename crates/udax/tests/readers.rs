@@ -13,6 +13,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use udax::program::{NativeCalls, Program, Settings};
 
 const UNITS: usize = 16;
@@ -295,4 +296,67 @@ fn what_a_started_program_may_write_is_served_no_more() {
     assert_eq!(byte_at(again + UNIT), b'x');
     assert_eq!(parents.statistics().files.len(), 1, "the program may run on, and write");
     assert!(reads_zeros(read));
+}
+
+/// Whether the lease is being broken that some process has on the file of that inode.
+fn is_breaking(inode: u64) -> bool {
+    let locks = std::fs::read_to_string("/proc/locks").expect("proc is mounted");
+    let of_file = format!(":{inode} ");
+    locks.lines().any(|line| line.contains("BREAKING") && line.contains(&of_file))
+}
+
+/// A process that shows the file's zeros has the lease, and cannot give it back as it is stopped. By its end it does.
+#[test]
+fn an_opener_goes_on_when_the_holder_is_killed() {
+    if common::cannot_serve() {
+        return;
+    }
+    let _alone = ONE_AT_A_TIME.lock().expect("the other test holds");
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let path = dir.path().join("holes");
+    File::create_new(&path).and_then(|file| file.set_len((UNITS * UNIT) as u64)).expect("made");
+    let inode = std::fs::metadata(&path).expect("looked at").ino();
+    let (mut hears, mut tells) = std::io::pipe().expect("a pipe");
+    let child = in_child(|| {
+        // SAFETY: numbers. It is not left behind, stopped, by a test that fails.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let program = program();
+        let start = mapped(&program, &File::open(&path).expect("opened"));
+        let is_served = reads_zeros(start) && program.statistics().files.len() == 1;
+        // SAFETY: a number. It goes on by a signal.
+        is_served && say(&mut tells) && unsafe { libc::raise(libc::SIGSTOP) } == 0
+    });
+    drop(tells);
+    assert!(hear(&mut hears), "the child is shown zeros");
+    let mut status = 0;
+    // SAFETY: the status is borrowed for the call.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, libc::WUNTRACED) }, child);
+    assert!(libc::WIFSTOPPED(status), "{status:#x}");
+    assert!(!is_breaking(inode), "nobody has opened it yet");
+    let opened = AtomicBool::new(false);
+    let (opener, was_held) = std::thread::scope(|scope| {
+        let opener = scope.spawn(|| {
+            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            opened.store(true, Ordering::SeqCst);
+            file
+        });
+        while !is_breaking(inode) && !opener.is_finished() {
+            std::thread::yield_now();
+        }
+        let was_held = !opened.load(Ordering::SeqCst);
+        // SAFETY: numbers; nobody has waited for the child's end yet.
+        assert_eq!(unsafe { libc::kill(child, libc::SIGKILL) }, 0);
+        (opener.join().expect("it ends"), was_held)
+    });
+    assert!(was_held, "the file was opened while zeros were shown of it");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert!(libc::WIFSIGNALED(status), "{status:#x}");
+    opener.expect("opened").write_all_at(&[7], UNIT as u64).expect("written");
+    let mut bytes = [0; 2];
+    let reader = File::open(&path).expect("opened");
+    reader.read_exact_at(&mut bytes, UNIT as u64).expect("read");
+    assert_eq!(bytes, [7, 0]);
+    let start = mapped(&program(), &reader);
+    assert_eq!((byte_at(start + UNIT), byte_at(start)), (7, 0));
 }
