@@ -404,6 +404,7 @@ static void be_told_without_rights(long give_up(void)) {
         _exit(0);
     }
     touched_hole();
+    tell_service(fd, at, FILE_BYTES);
     CHECK_EQUAL(give_up(), 0);
     tell(turn.to_child[1]);
     await(turn.to_parent[0]);

@@ -2,8 +2,7 @@
 
 use rustix::fs::{Mode, OFlags};
 use std::fmt::Write as _;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use udax_core::{TraceEvent, Tracer};
 
@@ -16,20 +15,20 @@ struct Lines {
     failed: bool,
 }
 
-/// Where events go.
+/// Where events go. The file is opened anew for every batch: service threads do not have the program's descriptors, and a number that is kept there may be
+/// closed by the program and given to a file of its own.
 pub(crate) struct TraceFile {
-    file: OwnedFd,
+    path: PathBuf,
     lines: Mutex<Lines>,
 }
 
 impl TraceFile {
     /// Starts a trace in a file that is made, or emptied.
-    pub(crate) fn create(path: &Path) -> rustix::io::Result<Self> {
+    pub(crate) fn create(path: &Path) -> std::io::Result<Self> {
+        let path = std::path::absolute(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
-        let low = rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?;
-        // Out of the way of the program, which may count on low numbers being free.
-        let file = rustix::io::fcntl_dupfd_cloexec(&low, 700)?;
-        Ok(Self { file, lines: Mutex::new(Lines { text: String::new(), failed: false }) })
+        rustix::fs::open(&path, flags, Mode::from_raw_mode(0o644))?;
+        Ok(Self { path, lines: Mutex::new(Lines { text: String::new(), failed: false }) })
     }
 
     /// Writes what has been gathered.
@@ -38,14 +37,22 @@ impl TraceFile {
     }
 
     fn write_out(&self, lines: &mut Lines) {
-        let mut rest = lines.text.as_bytes();
-        while !rest.is_empty() && !lines.failed {
-            match rustix::io::write(&self.file, rest) {
-                Ok(count @ 1..) => rest = &rest[count..],
-                Ok(_) | Err(_) => lines.failed = true,
-            }
+        if !lines.failed {
+            lines.failed = self.append(lines.text.as_bytes()).is_err();
         }
         lines.text.clear();
+    }
+
+    fn append(&self, mut rest: &[u8]) -> rustix::io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        while !rest.is_empty() {
+            match rustix::io::write(&file, rest)? {
+                0 => return Err(rustix::io::Errno::IO),
+                count => rest = &rest[count..],
+            }
+        }
+        Ok(())
     }
 }
 

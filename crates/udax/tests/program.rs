@@ -109,6 +109,44 @@ fn a_mapping_that_is_cut_while_it_is_looked_at_stays_served() {
     }
 }
 
+/// Events come on threads that do not have the program's descriptors, and the program may close and reuse whatever number is not its own.
+#[test]
+fn a_long_trace_is_whole_and_goes_nowhere_else() {
+    const ROUNDS: usize = 300;
+    if common::cannot_serve() {
+        return;
+    }
+    let dir = tempfile::tempdir_in("/dev/shm").expect("a directory in memory");
+    let (file, trace) = (sparse(dir.path()), dir.path().join("trace"));
+    let settings = Settings { trace: Some(trace.clone()), ..Settings::default() };
+    // SAFETY: the calls below map a file of this test's own where the kernel chooses, and unmap it again.
+    let program = Program::new(unsafe { NativeCalls::new() }, settings);
+    let bystander = tempfile::tempfile().expect("a file");
+    for number in (3..1000).filter(|number| is_open_on(*number, &trace)) {
+        // SAFETY: the number of a descriptor that this program has not opened: it may close any.
+        unsafe { libc::dup2(bystander.as_raw_fd(), number) };
+    }
+    for round in 0..ROUNDS {
+        let map = program.mmap(0, 8 * UNIT, READ_WRITE, SHARED, file.as_raw_fd(), 0);
+        let map = map.expect("mapped");
+        let at = std::ptr::with_exposed_provenance_mut::<u8>(map + round % 8 * UNIT);
+        // SAFETY: in the mapping.
+        assert_eq!(unsafe { at.read_volatile() }, 0);
+        program.munmap(map, 8 * UNIT).expect("unmapped");
+    }
+    program.at_exit();
+    let text = std::fs::read_to_string(&trace).expect("a trace");
+    let is_of_a_fault = |line: &&str| line.starts_with("dax_pmd_fault_done");
+    assert!(text.len() > 80 << 10, "it is not long: {} bytes", text.len());
+    assert_eq!(text.lines().filter(is_of_a_fault).count(), ROUNDS, "{text:.300}");
+    assert_eq!(bystander.metadata().expect("a length").len(), 0, "it is somebody else's file");
+}
+
+/// Whether this process has the file open by that number.
+fn is_open_on(number: i32, path: &std::path::Path) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{number}")).is_ok_and(|target| target == path)
+}
+
 /// Memory before a mapping of the file that is served: where it begins, and the second half of that.
 fn memory_before_a_mapping(program: &Program, file: &std::fs::File) -> (usize, usize) {
     const PRIVATE: i32 = 2;
