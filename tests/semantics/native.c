@@ -23,7 +23,7 @@ static void beside(int rights, int flags) {
     store_beside_zeros(shown, map(fd, LENGTH, PROT_READ | PROT_WRITE | rights, MAP_SHARED | flags, 0));
 }
 
-CASE(stores_through_a_locked_mapping) {
+EITHER_CASE(stores_through_a_locked_mapping, "who may lock less than the file is refused the mapping, and has nothing to serve") {
     /* Without the right to lock so much the kernel refuses the mapping, with udax and without. */
     int fd = sparse_file("probe", LENGTH);
     void *at = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_LOCKED, fd, 0);
