@@ -97,10 +97,17 @@ pub(crate) fn start(handler: Arc<dyn Handler>) -> Answer {
     started.recv().unwrap_or(Err(StartError::Thread(Errno::AGAIN)))
 }
 
+/// Starts a thread, and waits until it has begun: its first allocation, for which the C library maps memory, is behind it. What the program does next may be to limit its
+/// address space, and a thread that found none then would end the process.
 fn spawn(role: Role, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let (begins, has_begun) = mpsc::sync_channel(1);
     let builder = Builder::new().name(format!("udax-{}", role.name()));
-    match builder.spawn(body) {
-        Ok(_) => Ok(()),
+    let begin = move || {
+        let _ = begins.send(());
+        body();
+    };
+    match builder.spawn(begin) {
+        Ok(_) => has_begun.recv().map_err(|_| StartError::Thread(Errno::AGAIN)),
         Err(error) => Err(StartError::Thread(error.raw_os_error().map_or(Errno::AGAIN, Errno))),
     }
 }
